@@ -22,6 +22,9 @@ ON_CLUSTERS := --test chart --test cluster --test customizations --test fresh --
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
 SITE   := $(CACHE)/tools/site-$(shell cksum < docs/site/requirements.txt | cut -d ' ' -f 1)
 DENY_VERSION := 0.20.2
+# the same version as the library that node-shim links
+WASMTIME_VERSION := $(shell sed -n '/^name = "wasmtime"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
+WASMTIME := $(CACHE)/tools/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 .PHONY: help
@@ -158,8 +161,21 @@ cluster-down: ## End it
 	@$(RELEASE) --quiet --bin cluster
 	@$(CLUSTER) down
 
+# Built from the crates registry, once for each version.
+$(WASMTIME):
+	CARGO_TARGET_DIR=$(CACHE)/tools/build cargo install wasmtime-cli --locked --version $(WASMTIME_VERSION) --no-default-features \
+	  --features serve,run,pooling-allocator,component-model,component-model-async,cranelift --root $(CACHE)/tools/wasmtime-$(WASMTIME_VERSION)
+	rm -rf $(CACHE)/tools/build
+
+.PHONY: performance
+performance: dist languages $(WASMTIME) ## node-shim against wasmtime serve; writes docs/performance.md and its picture (the machine must be idle)
+	$(RELEASE) -p bench --bin bench
+	$(STATIC)/bench hosts --node-shim $(DIST)/node-shim --wasmtime $(WASMTIME) \
+	  --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm --guest $(DIST)/examples/javascript.wasm \
+	  --page docs/performance.md --picture docs/images/performance.svg
+
 .PHONY: bench
-bench: dist ## Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, identical revisions, neighbours, growth of the leader
+bench: performance ## Performance, Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, identical revisions, neighbours, growth of the leader
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm

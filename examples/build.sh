@@ -34,8 +34,8 @@ else
       exit 1
     }
     echo "examples: installing Debian's rustc-web and rust-web-src"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web rust-web-src >/dev/null
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends rustc-web rust-web-src >/dev/null
     usable || {
       echo "examples: Debian's rustc-web and rust-web-src are installed, but /usr/bin/rustc cannot build edition 2024 from" \
         "/usr/lib/rustlib/src/rust/library" >&2

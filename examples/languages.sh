@@ -27,8 +27,8 @@ debian() { # debian LANGUAGE PACKAGE...: installs packages
     exit 1
   }
   echo "examples: installing the Debian packages $*"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
+  apt-get -o DPkg::Lock::Timeout=300 update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
 # JavaScript: the engine and all packages in the versions of package-lock.json

@@ -34,6 +34,8 @@ enum Command {
     },
     /// Compare `node-shim serve` with a bare hyper server that sends the same response
     Serve(serve::Args),
+    /// Compare `node-shim serve` with `wasmtime serve`, and write the table and the picture of docs/performance.md
+    Hosts(serve::hosts::Args),
     /// Compare `node-shim serve` with one thread and with several
     Threads(serve::threads::Args),
     /// Compare the first response from the native cache with loading, instantiating and calling in bare wasmtime
@@ -88,6 +90,9 @@ fn main() -> Result<()> {
             seed,
         } => simulate(&cells, divisor, seed),
         Command::Serve(args) => serve::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::Hosts(args) => serve::hosts::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::Threads(args) => serve::threads::run(&args, &mut |line| {

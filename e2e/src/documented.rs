@@ -1,4 +1,4 @@
-//! Objects of Selvage in the documentation, so that tests can try what readers copy.
+//! Objects of Selvage and commands in the documentation, so that tests can try what readers copy.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -51,6 +51,19 @@ pub fn objects() -> Result<Vec<Documented>> {
         }
     }
     Ok(found)
+}
+
+/// Returns the commands that a page in `docs` shows, one text for each block.
+///
+/// # Errors
+/// If the page cannot be read.
+pub fn commands(page: &str) -> Result<Vec<String>> {
+    let path = root().join("docs").join(page);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let commands = blocks(&text)
+        .into_iter()
+        .filter(|block| block.language == "sh");
+    Ok(commands.map(|block| block.text).collect())
 }
 
 /// Returns the files of a folder and of the folders in it, without those that `npm` and `cargo` write.

@@ -6,6 +6,8 @@
 //! runs on another core and keeps a fixed number of connections busy. The relevant results are the ratio of requests/s
 //! and the CPU time per request of the server; absolute values mean little on shared machines.
 
+mod chart;
+pub(crate) mod hosts;
 mod load;
 mod reference;
 mod server;
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     for guest in &args.guests {
         let bare = server::Server::bare()?;
         let least = server::Server::reference(guest)?;
-        let shim = server::Server::shim(&args.node_shim, guest)?;
+        let shim = server::Server::shim(&args.node_shim, &[], guest, server::Place::OneCore)?;
         let (mut base, mut host, mut shim_rounds) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..args.rounds {
             base.push(load.round(&bare)?);

@@ -18,6 +18,28 @@ use std::{
 
 const SERVER_CORE: usize = 1 - LOAD_CORE;
 
+/// Cores of a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The core that the load generator does not use.
+    OneCore,
+    /// Any of them.
+    AllCores,
+}
+
+impl Place {
+    fn command(self, program: &Path) -> Command {
+        match self {
+            Self::OneCore => {
+                let mut pinned = Command::new("taskset");
+                pinned.arg("-c").arg(SERVER_CORE.to_string()).arg(program);
+                pinned
+            }
+            Self::AllCores => Command::new(program),
+        }
+    }
+}
+
 pub(super) struct Server {
     child: Child,
     pub(super) address: SocketAddr,
@@ -27,44 +49,43 @@ impl Server {
     /// Starts this program as the bare server.
     pub(super) fn bare() -> Result<Self> {
         let own = std::env::current_exe()?;
-        Self::start(
-            Command::new("taskset")
-                .arg("-c")
-                .arg(SERVER_CORE.to_string())
-                .arg(own)
-                .arg("bare"),
-        )
+        Self::start(Place::OneCore.command(&own).arg("bare"))
     }
 
     /// Starts this program as the minimal host of a component.
     pub(super) fn reference(guest: &Path) -> Result<Self> {
-        Self::start(
-            Command::new("taskset")
-                .arg("-c")
-                .arg(SERVER_CORE.to_string())
-                .arg(std::env::current_exe()?)
-                .arg("reference")
-                .arg(guest),
-        )
+        let own = std::env::current_exe()?;
+        Self::start(Place::OneCore.command(&own).arg("reference").arg(guest))
     }
 
-    pub(super) fn shim(program: &Path, guest: &Path) -> Result<Self> {
+    /// Starts the node-shim. The CPU limit of a request is high, because a busy machine is slow.
+    pub(super) fn shim(
+        program: &Path,
+        options: &[&str],
+        guest: &Path,
+        place: Place,
+    ) -> Result<Self> {
         Self::start(
-            Command::new("taskset")
-                .arg("-c")
-                .arg(SERVER_CORE.to_string())
-                .arg(program)
-                .args(["serve", "--addr", "127.0.0.1:0"])
-                .arg(guest),
-        )
-    }
-
-    /// Starts the node-shim with this number of threads, on all cores.
-    pub(super) fn threaded(program: &Path, guest: &Path, threads: usize) -> Result<Self> {
-        Self::start(
-            Command::new(program)
+            place
+                .command(program)
                 .args(["serve", "--addr", "127.0.0.1:0", "--cpu", "5000"])
-                .args(["--threads", &threads.to_string()])
+                .args(options)
+                .arg(guest),
+        )
+    }
+
+    /// Starts `wasmtime serve`.
+    pub(super) fn wasmtime(
+        program: &Path,
+        options: &[&str],
+        guest: &Path,
+        place: Place,
+    ) -> Result<Self> {
+        Self::start(
+            place
+                .command(program)
+                .args(["serve", "--addr", "127.0.0.1:0", "-Scli"])
+                .args(options)
                 .arg(guest),
         )
     }
@@ -80,7 +101,11 @@ impl Server {
         let mut lines = BufReader::new(stderr).lines();
         let address = lines
             .by_ref()
-            .find_map(|line| line.ok()?.split_once("http://")?.1.trim().parse().ok())
+            .find_map(|line| {
+                let line = line.ok()?;
+                let (_, address) = line.split_once("http://")?;
+                address.trim().trim_end_matches('/').parse().ok()
+            })
             .context("the server exited before it listened")?;
         // later output must not fill the pipe
         std::thread::spawn(move || lines.for_each(drop));

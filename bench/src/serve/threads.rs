@@ -4,7 +4,12 @@
 //! when it grows with the number of threads, they hinder each other, for example in the kernel, where each change of a guest's
 //! memory mappings waits for those of the others.
 
-use super::{Load, Round, load::Waiting, median, name_of, server::Server};
+use super::{
+    Load, Round,
+    load::Waiting,
+    median, name_of,
+    server::{Place, Server},
+};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -47,7 +52,12 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     for guest in &args.guests {
         let mut servers = Vec::new();
         for threads in &args.threads {
-            let server = Server::threaded(&args.node_shim, guest, *threads)?;
+            let server = Server::shim(
+                &args.node_shim,
+                &["--threads", &threads.to_string()],
+                guest,
+                Place::AllCores,
+            )?;
             servers.push((*threads, server, Vec::new()));
         }
         for _ in 0..args.rounds {

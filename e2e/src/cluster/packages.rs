@@ -70,7 +70,7 @@ const fn package(
 }
 
 /// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 18] = [
+const PACKAGES: [Package; 19] = [
     package(
         Purpose::ControlPlane,
         "docker-registry",
@@ -132,6 +132,7 @@ const PACKAGES: [Package; 18] = [
         "redis-server",
         &[("redis-server", "--version")],
     ),
+    package(Purpose::Tests, "curl", &[("curl", "--version")]),
     package(Purpose::Tests, "chromium", &[("chromium", "--version")]),
 ];
 

@@ -29,6 +29,7 @@ mod removed_images;
 mod rollouts;
 mod secrets;
 mod tls;
+mod tutorial;
 mod world;
 
 use anyhow::Result;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         secrets::all(),
         tls::all(),
         egress::all(),
+        tutorial::all(),
         abandoned::all(),
         deletions::all(),
         evidence::all(),
