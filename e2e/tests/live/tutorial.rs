@@ -76,7 +76,7 @@ async fn the_tutorial_does_what_it_says(world: &mut World) -> Result<()> {
         "hello from v1",
         "RolloutStarted",
         "StepReached",
-        "Promoted",
+        "is stable instead of",
         "hello from v2",
         "rolled back from",
         "(ErrorsWorse)",

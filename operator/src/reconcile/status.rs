@@ -338,13 +338,33 @@ pub(super) fn difference(
     };
     let (before, differs) = (counts(old), other(old) != other(new));
     if !differs && before == counts(new) {
-        return Difference::None;
+        // a node may say why it does not serve only after its count was written
+        return if problems(old) == problems(new) {
+            Difference::None
+        } else {
+            Difference::Nodes(NodeStatusChange::Rising)
+        };
     }
     Difference::Nodes(NodeStatusChange::between(
         before.unwrap_or_default(),
         counted,
         differs,
     ))
+}
+
+/// Why nodes do not serve, without the words that may differ between two attempts.
+fn problems(status: &EdgeFunctionStatus) -> Vec<(&str, &str, &str)> {
+    let nodes = status.nodes.iter();
+    let exceptions = nodes.flat_map(|nodes| &nodes.exceptions);
+    exceptions
+        .map(|one| {
+            (
+                one.node.as_str(),
+                one.revision.as_str(),
+                one.reason.as_str(),
+            )
+        })
+        .collect()
 }
 
 /// A JSON merge patch that turns `old` into `new`; `None` when they are equal.
