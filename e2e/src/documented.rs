@@ -35,12 +35,8 @@ struct Block {
 /// If a file cannot be read, or if YAML cannot be parsed.
 pub fn objects() -> Result<Vec<Documented>> {
     let fields = spec_fields()?;
-    let (mut pages, mut found) = (vec![root().join("README.md")], Vec::new());
-    for folder in ["docs", "examples"] {
-        pages.extend(files(&root().join(folder))?);
-    }
-    pages.sort();
-    for path in pages {
+    let mut found = Vec::new();
+    for path in pages()? {
         let name = path.strip_prefix(root())?.display().to_string();
         if name.ends_with(".md") {
             let page = fs::read_to_string(&path)?;
@@ -51,6 +47,87 @@ pub fn objects() -> Result<Vec<Documented>> {
         }
     }
     Ok(found)
+}
+
+/// Returns README and the files in `docs` and the examples.
+fn pages() -> Result<Vec<std::path::PathBuf>> {
+    let mut pages = vec![root().join("README.md")];
+    for folder in ["docs", "examples"] {
+        pages.extend(files(&root().join(folder))?);
+    }
+    pages.sort();
+    Ok(pages)
+}
+
+/// A command of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// Path of the page from the root of the repository, and line of the block.
+    pub origin: String,
+    /// Arguments after the program.
+    pub arguments: Vec<String>,
+}
+
+/// Returns the commands of a program in README, `docs` and the examples, such as those of `kubectl selvage`.
+///
+/// # Errors
+/// If a page cannot be read.
+pub fn invocations(program: &str) -> Result<Vec<Invocation>> {
+    let mut found = Vec::new();
+    for path in pages()? {
+        let name = path.strip_prefix(root())?.display().to_string();
+        if name.ends_with(".md") {
+            let page = fs::read_to_string(&path)?;
+            found.extend(invocations_of_page(&name, &page, program));
+        }
+    }
+    Ok(found)
+}
+
+fn invocations_of_page(name: &str, page: &str, program: &str) -> Vec<Invocation> {
+    let mut found = Vec::new();
+    for block in blocks(page) {
+        let text = block.text.replace("\\\n", " ");
+        for line in text.lines() {
+            // in blocks with output, commands follow a prompt
+            let is_command = block.language == "sh" || line.starts_with("$ ");
+            let start = line.find(program).filter(|_| is_command);
+            let Some((before, after)) = start.map(|at| line.split_at(at)) else {
+                continue;
+            };
+            let is_alone = before.is_empty() || before.ends_with([' ', '(', '/']);
+            let after = after
+                .strip_prefix(program)
+                .and_then(|rest| rest.strip_prefix(' '));
+            if let Some(after) = after.filter(|_| is_alone && !before.contains(" #")) {
+                found.push(Invocation {
+                    origin: format!("{name}:{}", block.line),
+                    arguments: words(after),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Returns the words of a command up to a comment, a pipe or another end, without their quotes.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for character in command.chars() {
+        match (quote, character) {
+            (Some(open), _) if open == character => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, ' ') => words.extend(word.take()),
+            (None, '#') if word.is_none() => break,
+            (None, '|' | ';' | '&' | ')' | '>' | '<') => break,
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    words
 }
 
 /// Returns the commands that a page in `docs` shows, one text for each block.
@@ -202,6 +279,25 @@ mod tests {
         assert_eq!(found[1].object["spec"]["rollout"]["policyRef"]["name"], "a");
         assert_eq!(found[2].object["image"], format!("{REGISTRY}/a"));
         Ok(())
+    }
+
+    #[test]
+    fn commands_are_found_with_their_arguments() {
+        let page = "```sh\nimage=$(kubectl selvage push a.wasm b:1 --note 'x # y')\n../dist/tool \"--a b\" c \\\n  d   # kubectl selvage no\n\
+            kubectl selvage get | wc\nkubectl selvages x\n```\n\n```\n$ kubectl selvage get -n \"\" > f\nkubectl selvage output\n```\n";
+        let found = |program| {
+            let found = invocations_of_page("a.md", page, program).into_iter();
+            found.map(|one| one.arguments).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            found("kubectl selvage"),
+            [
+                vec!["push", "a.wasm", "b:1", "--note", "x # y"],
+                vec!["get"],
+                vec!["get", "-n", ""],
+            ]
+        );
+        assert_eq!(found("tool"), [["--a b", "c", "d"]]);
     }
 
     #[test]

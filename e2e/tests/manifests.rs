@@ -8,12 +8,13 @@
     reason = "a test ends at the first surprise"
 )]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Cluster, Options},
-    documented::{self, Documented},
+    documented::{self, Documented, Invocation},
+    selvage::dist,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -277,6 +278,32 @@ async fn documented_objects_are_accepted(client: &Client) -> Result<()> {
         let applied = try_to_apply(client, &object).await;
         if let Err(refusal) = try_to_create(client, &object).await.and(applied) {
             refused.push(format!("{origin}: {refusal}"));
+        }
+    }
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
+    Ok(())
+}
+
+/// The programs know the commands and options of the documentation.
+#[test]
+fn documented_commands_are_accepted() -> Result<()> {
+    let mut refused = Vec::new();
+    for (written, program, least) in [
+        ("kubectl selvage", "kubectl-selvage", 20),
+        ("node-shim", "node-shim", 5),
+    ] {
+        let invocations = documented::invocations(written)?;
+        ensure!(invocations.len() >= least, "{written}: {invocations:?}");
+        for Invocation { origin, arguments } in invocations {
+            // help is printed as soon as its option is read, after everything before it was accepted
+            let program = dist().join(program);
+            let mut command = Command::new(&program);
+            let ran = command.args(&arguments).arg("--help").output();
+            let ran = ran.with_context(|| program.display().to_string())?;
+            if !ran.status.success() {
+                let error = String::from_utf8_lossy(&ran.stderr);
+                refused.push(format!("{origin}: {written} {arguments:?}: {error}"));
+            }
         }
     }
     ensure!(refused.is_empty(), "{}", refused.join("\n"));

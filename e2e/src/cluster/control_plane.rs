@@ -316,6 +316,7 @@ fn start_controller_manager(run: &Run, tools: &Tools, pki: &Pki) -> Result<Proce
         // with the default of 20 its controllers take 4.5 s to start
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
+        "--horizontal-pod-autoscaler-sync-period=2s".into(),
         "--allocate-node-cidrs=false".into(),
         format!("--cluster-cidr={}", slot.all_pods()),
         format!("--service-cluster-ip-range={}", slot.services()),

@@ -11,6 +11,7 @@
 )]
 
 mod abandoned;
+mod autoscaler;
 mod claims;
 mod definitions;
 mod deletions;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         identical::all(),
         plugin::all(),
         functions::all(),
+        autoscaler::all(),
         key_value::all(),
         claims::all(),
         releases::all(),
