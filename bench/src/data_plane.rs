@@ -77,6 +77,7 @@ impl LocalDataPlane {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            authorities: None,
             reuse: ReusePolicy::default(),
         };
         let code = self.engine.compile_in_process(&wasm)?;

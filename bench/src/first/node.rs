@@ -97,6 +97,7 @@ impl Node {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            authorities: None,
             reuse: ReusePolicy::default(),
         };
         let revision = Revision::new(spec, loaded, &self.counters)?;

@@ -8,8 +8,8 @@ mod status;
 pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route};
 pub(crate) use route::{header_name, host, methods, path};
 pub use runtime::{
-    CONFIG_KEYS, CONFIG_VALUE_CHARS, ConfigEntry, Egress, EnvEntry, EnvSource, Instances,
-    KeySelector, KeyValueStore, Limits, Queue, Redis, Reuse, Store,
+    CA_KEY, CONFIG_KEYS, CONFIG_VALUE_CHARS, CaReference, ConfigEntry, Egress, EnvEntry, EnvSource,
+    Instances, KeySelector, KeyValueStore, Limits, Queue, Redis, Reuse, Store,
 };
 pub use source::Source;
 pub(crate) use source::inline;

@@ -11,6 +11,7 @@
 )]
 
 mod abandoned;
+mod authorities;
 mod claims;
 mod definitions;
 mod deletions;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         secrets::all(),
         tls::all(),
         egress::all(),
+        authorities::all(),
         abandoned::all(),
         deletions::all(),
         evidence::all(),

@@ -7,6 +7,7 @@
 //! an exchange is closed. A request to another function does not leave the node (`call`).
 
 mod admission;
+mod authorities;
 mod call;
 mod connect;
 mod dns;
@@ -33,6 +34,7 @@ use crate::descriptors;
 use crate::keyed_limit::KeyedLimit;
 
 pub(crate) use admission::{OutboundContext, OutboundRequests};
+pub use authorities::FunctionAuthorities;
 pub(crate) use call::{FunctionCall, LocalFunctions, RequestOrigin};
 use hop_key::HopKey;
 use network::SystemNetwork;
@@ -102,10 +104,19 @@ impl EgressClient {
         })
     }
 
-    fn tls_config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        self.tls
-            .get_or_init(|| tls::client_config(self.options.roots.as_ref(), &tls::HTTP))
-            .clone()
+    /// Returns the configuration of TLS for a function that trusts these authorities in addition to those of the node.
+    fn tls_config(
+        &self,
+        authorities: Option<&FunctionAuthorities>,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let node = self.options.roots.as_ref();
+        match authorities {
+            Some(authorities) => authorities.http_config(node),
+            None => self
+                .tls
+                .get_or_init(|| tls::client_config(node, &tls::HTTP))
+                .clone(),
+        }
     }
 }
 

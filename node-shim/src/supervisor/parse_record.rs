@@ -3,21 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use node_api::FencingToken;
+use node_api::ca_certificates::CaCertificatesError;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{self as wire, FunctionRecord};
 use node_shim_core::desired::RecordVersions;
 use node_shim_core::egress::{AllowList, InvalidEntry};
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
-    FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, TrafficSplit,
+    FunctionEntry, FunctionKey, HeaderMatch, PathMatch, RevisionName, Route, TrafficSplit,
 };
 use prost::Message;
 use zeroize::Zeroizing;
 
+use super::parse_authorities::authorities;
 use super::parse_key_value::{KeyValueRecordError, key_value_stores};
+use super::parse_limits::limits;
 use super::parse_reuse::reuse;
 use super::secret_values::missing_secrets;
 use crate::config_value::ConfigValue;
@@ -88,6 +90,8 @@ pub(crate) enum RecordError {
     KeyValue(#[from] KeyValueRecordError),
     #[error(transparent)]
     Egress(#[from] InvalidEntry),
+    #[error("the text with the certificates of authorities cannot be used: {0}")]
+    Authorities(#[from] CaCertificatesError),
 }
 
 /// Returns the versions by which this record is compared with another record of the same function.
@@ -253,6 +257,7 @@ fn definition(
     }
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
+    let authorities = authorities(&definition.ca_certificates)?;
     Ok(Definition {
         missing_secrets: missing_secrets(definition),
         component: ComponentRef {
@@ -267,8 +272,9 @@ fn definition(
             limits: limits(definition.limits.as_ref()),
             env,
             config,
-            key_value: key_value_stores(&definition.key_value)?,
+            key_value: key_value_stores(&definition.key_value, authorities.as_ref())?,
             egress: AllowList::parse(bounded(&definition.egress, "entries of egress.allow")?)?,
+            authorities,
             reuse: reuse(definition),
         },
     })
@@ -290,33 +296,6 @@ fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, Record
         variables.push((variable.name.clone(), value));
     }
     Ok(variables)
-}
-
-/// Converts limits. A limit of 0 has the default of the API, except the queue length.
-fn limits(limits: Option<&wire::Limits>) -> Limits {
-    let default = Limits::default();
-    let Some(limits) = limits else { return default };
-    let number = |value: u64, otherwise: u64| if value == 0 { otherwise } else { value };
-    let count = |value: u32, otherwise: u32| if value == 0 { otherwise } else { value };
-    let time = |ms: u64, otherwise: Duration| {
-        if ms == 0 {
-            otherwise
-        } else {
-            Duration::from_millis(ms)
-        }
-    };
-    Limits {
-        memory: number(limits.memory_bytes, default.memory),
-        cpu: time(limits.cpu, default.cpu),
-        timeout: time(limits.timeout, default.timeout),
-        first_byte: time(limits.first_byte, default.first_byte),
-        idle: time(limits.idle, default.idle),
-        concurrency: count(limits.concurrency, default.concurrency),
-        // 0 disables the queue.
-        queue_length: limits.queue_length,
-        queue_timeout: time(limits.queue_timeout, default.queue_timeout),
-        request_body: number(limits.request_body_bytes, default.request_body),
-    }
 }
 
 #[cfg(test)]
@@ -436,22 +415,6 @@ pub(crate) mod tests {
             .collect();
         let list = AllowList::parse(&entries).unwrap();
         assert_eq!(lists, [&list, &AllowList::default()]);
-    }
-
-    #[test]
-    fn absent_limits_have_their_defaults() {
-        assert_eq!(limits(None), Limits::default());
-        let some = wire::Limits {
-            timeout: 1500,
-            queue_length: 0,
-            ..wire::Limits::default()
-        };
-        let expected = Limits {
-            timeout: Duration::from_millis(1500),
-            queue_length: 0,
-            ..Limits::default()
-        };
-        assert_eq!(limits(Some(&some)), expected);
     }
 
     #[test]

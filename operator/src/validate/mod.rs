@@ -150,6 +150,10 @@ pub fn references(function: &EdgeFunction) -> References {
     found
         .config_maps
         .extend(maps.map(|reference| reference.name.clone()));
+    let ca = runtime::ca(&function.spec).into_iter();
+    found
+        .config_maps
+        .extend(ca.map(|reference| reference.name.clone()));
     found.pull_secrets = function
         .spec
         .source

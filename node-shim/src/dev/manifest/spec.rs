@@ -179,10 +179,18 @@ pub(super) struct Redis {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Egress {
     #[serde(default)]
     pub(super) allow: Vec<Target>,
+    pub(super) ca_config_map_ref: Option<CaReference>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CaReference {
+    pub(super) name: Text,
+    pub(super) key: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

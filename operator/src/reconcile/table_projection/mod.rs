@@ -215,6 +215,7 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
             .iter()
             .map(|store| key_value(store, revision, secrets))
             .collect(),
+        ca_certificates: spec.ca_certificates.clone().unwrap_or_default(),
     }
 }
 

@@ -12,6 +12,8 @@ const USED: &[(&str, &str)] = &[
     ("config[].configMapRef.name", "revision.rs settle"),
     ("config[].values{}", "revision.rs settle"),
     ("egress.allow[]", "validate/egress.rs"),
+    ("egress.caConfigMapRef.key", "revision.rs settle"),
+    ("egress.caConfigMapRef.name", "revision.rs settle"),
     ("env[].name", "revision.rs settle"),
     ("env[].value", "revision.rs settle"),
     ("env[].valueFrom.configMapKeyRef.key", "revision.rs settle"),
