@@ -104,6 +104,7 @@ pub(crate) fn function(
         key,
         created_ms: 0,
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: Some(stable.name().clone()),
             candidate: candidate.map(|(revision, _)| revision.name().clone()),

@@ -318,6 +318,7 @@ fn catch_all(revision: Arc<Revision>) -> ServedFunction {
             ..Route::default()
         }],
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: Some(revision.name().clone()),
             ..TrafficSplit::default()

@@ -158,6 +158,7 @@ fn only(revision: Arc<Revision>) -> ServedFunction {
             ..Route::default()
         }],
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: RevisionName::new("only"),
             ..TrafficSplit::default()

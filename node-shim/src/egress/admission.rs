@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{Method, Request, StatusCode};
-use node_shim_core::egress::{
-    DenialReason, EgressOutcome, OutboundTarget, TargetError, TargetHost, may_call,
-};
+use node_shim_core::egress::{DenialReason, EgressOutcome, OutboundTarget, TargetError};
 use node_shim_core::table::FunctionKey;
 use node_shim_core::trace::TraceContext;
 use wasmtime_wasi_http::{Error, WasiBody};
@@ -102,18 +100,6 @@ impl OutboundRequests {
                     "outbound request to {target} denied: no entry of spec.egress.allow matches; to allow it, add \
                      egress.allow: [\"{}\"]",
                     target.entry()
-                ),
-            );
-            return Err(Error::HttpRequestDenied);
-        }
-        let namespace = &context.revision.function().namespace;
-        if let TargetHost::Function(callee) = &target.host
-            && !may_call(namespace, callee)
-        {
-            context.deny(
-                DenialReason::NotAllowed,
-                format!(
-                    "outbound request to {target} denied: a function in {namespace} calls functions in {namespace} only"
                 ),
             );
             return Err(Error::HttpRequestDenied);

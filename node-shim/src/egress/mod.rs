@@ -35,7 +35,7 @@ use crate::keyed_limit::KeyedLimit;
 
 pub(crate) use admission::{OutboundContext, OutboundRequests};
 pub use authorities::FunctionAuthorities;
-pub(crate) use call::{FunctionCall, LocalFunctions, RequestOrigin};
+pub(crate) use call::{CallRefusal, FunctionCall, LocalFunctions, RequestOrigin};
 use hop_key::HopKey;
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};

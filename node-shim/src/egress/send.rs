@@ -33,7 +33,7 @@ const MAX_ADDRESSES: usize = 16;
 const MAX_ATTEMPTS: usize = 3;
 
 /// Why no response arrived.
-enum Ended {
+pub(super) enum Ended {
     /// The request was denied, which is counted and logged.
     Denied(Error),
     Failed(Failure),
@@ -98,7 +98,7 @@ async fn run(
 ) -> Result<Response<WasiBody>, Ended> {
     if let TargetHost::Function(function) = &exchange.target.host {
         let function = function.clone();
-        return Ok(call(context, function, exchange, request, options).await?);
+        return call(context, function, exchange, request, options).await;
     }
     let Exchange {
         scope,

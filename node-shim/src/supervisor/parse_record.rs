@@ -12,7 +12,7 @@ use node_shim_core::desired::RecordVersions;
 use node_shim_core::egress::{AllowList, InvalidEntry};
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
-    FunctionEntry, FunctionKey, HeaderMatch, PathMatch, RevisionName, Route, TrafficSplit,
+    Caller, FunctionEntry, FunctionKey, HeaderMatch, PathMatch, RevisionName, Route, TrafficSplit,
 };
 use prost::Message;
 use zeroize::Zeroizing;
@@ -76,6 +76,8 @@ pub(crate) enum RecordError {
     Host(String),
     #[error("path {0:?} does not start with /")]
     Path(String),
+    #[error("a caller has no namespace")]
+    Caller,
     #[error("unknown type of path match")]
     PathMatchType,
     #[error("unknown type of header match")]
@@ -147,6 +149,10 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError
         created_ms: record.created,
         routes,
         suspended: record.suspended,
+        callers: bounded(&record.callers, "callers")?
+            .iter()
+            .map(caller)
+            .collect::<Result<_, _>>()?,
         split,
     };
     Ok(ParsedRecord {
@@ -193,6 +199,17 @@ fn at_most<'a, T>(limit: usize, list: &'a [T], name: &'static str) -> Result<&'a
         });
     }
     Ok(list)
+}
+
+fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
+    if caller.namespace.is_empty() {
+        return Err(RecordError::Caller);
+    }
+    let name = Some(caller.name.clone());
+    Ok(Caller {
+        namespace: caller.namespace.clone(),
+        name: name.filter(|name| !name.is_empty()),
+    })
 }
 
 fn route(route: &wire::Route) -> Result<Route, RecordError> {
@@ -354,7 +371,7 @@ pub(crate) mod tests {
     fn invalid_records_are_rejected() {
         type Change = fn(&mut FunctionRecord);
         let revision = |name| RevisionName::new(name).unwrap();
-        let changes: [(RecordError, Change); 10] = [
+        let changes: [(RecordError, Change); 11] = [
             (RecordError::NoFunction, |record| record.key = None),
             (RecordError::Weight(10_001), |record| {
                 record.split.as_mut().unwrap().weight = 10_001
@@ -379,6 +396,9 @@ pub(crate) mod tests {
                 },
                 |record| record.routes = vec![wire::Route::default(); 257],
             ),
+            (RecordError::Caller, |record| {
+                record.callers = vec![wire::Caller::default()]
+            }),
             (RecordError::PathMatchType, |record| {
                 record.routes[0].paths = vec![wire::PathMatch {
                     r#type: 99,

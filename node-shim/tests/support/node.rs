@@ -205,6 +205,7 @@ pub(crate) fn served(revision: &Arc<Revision>, routes: Vec<Route>) -> ServedFunc
         created_ms: 0,
         routes,
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: Some(revision.name().clone()),
             ..TrafficSplit::default()

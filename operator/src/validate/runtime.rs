@@ -85,18 +85,13 @@ impl Default for Limits {
     }
 }
 
-/// Converts fields of a function in `namespace` that the schema has accepted; a value that still cannot be parsed is a
-/// violation.
-pub(super) fn read(
-    namespace: &str,
-    spec: &EdgeFunctionSpec,
-    violations: &mut Vec<Violation>,
-) -> Runtime {
+/// Converts fields of a function that the schema has accepted; a value that still cannot be parsed is a violation.
+pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Runtime {
     Runtime {
         env: spec.env.clone(),
         config: spec.config.clone(),
         key_value: key_value::read(&spec.key_value, violations),
-        egress: egress::read(namespace, spec, violations),
+        egress: egress::read(spec, violations),
         ca: ca(spec).map(CaReference::selector),
         limits: limits(spec.limits.as_ref(), violations),
         reuse: reuse(spec.instances.as_ref(), violations),

@@ -5,6 +5,8 @@
 pub enum DenialReason {
     /// No entry of `egress.allow` matches.
     NotAllowed,
+    /// The called function is in another namespace, and no function there names the caller.
+    NotGranted,
     /// The URI or the method is malformed or ambiguous.
     InvalidTarget,
     /// No function may reach the address, or it is private and no entry allows it.
@@ -34,8 +36,9 @@ pub enum EgressOutcome {
 
 impl DenialReason {
     /// All reasons in the order of their indices.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NotAllowed,
+        Self::NotGranted,
         Self::InvalidTarget,
         Self::Address,
         Self::Limit,
@@ -46,6 +49,7 @@ impl DenialReason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::NotAllowed => "not_allowed",
+            Self::NotGranted => "not_granted",
             Self::InvalidTarget => "invalid_target",
             Self::Address => "address",
             Self::Limit => "limit",

@@ -27,7 +27,5 @@ pub use address_floor::{AddressFloor, AddressRefusal};
 pub use allow::{AllowList, InvalidEntry};
 pub use denial::{DenialReason, EgressOutcome};
 pub use message::{rewrite_request, rewrite_response};
-pub use node_api_types::egress::{
-    EgressEntry, EgressEntryError, EgressHost, EgressScheme, may_call,
-};
+pub use node_api_types::egress::{EgressEntry, EgressEntryError, EgressHost, EgressScheme};
 pub use target::{OutboundTarget, TargetError, TargetHost};

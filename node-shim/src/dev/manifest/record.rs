@@ -20,6 +20,18 @@ pub(super) fn routes(spec: &Spec) -> Vec<wire::Route> {
     spec.routes.iter().map(route).collect()
 }
 
+/// Converts the functions of other namespaces that may call a function.
+pub(super) fn callers(spec: &Spec) -> Vec<wire::Caller> {
+    let callers = spec.callers.iter().map(|caller| wire::Caller {
+        namespace: caller.namespace.0.clone(),
+        name: caller
+            .name
+            .as_ref()
+            .map_or(String::new(), |name| name.0.clone()),
+    });
+    callers.collect()
+}
+
 fn route(route: &Route) -> wire::Route {
     wire::Route {
         hosts: route.hosts.iter().map(|host| host.0.clone()).collect(),
