@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{Method, Request, StatusCode};
-use node_shim_core::egress::{DenialReason, EgressOutcome, OutboundTarget, TargetError};
+use node_shim_core::egress::{
+    DenialReason, EgressOutcome, OutboundTarget, TargetError, TargetHost,
+};
 use node_shim_core::table::FunctionKey;
 use node_shim_core::trace::TraceContext;
 use wasmtime_wasi_http::{Error, WasiBody};
@@ -92,6 +94,19 @@ impl OutboundRequests {
                 format!("outbound request to {target} denied: the method CONNECT is not supported"),
             );
             return Err(Error::HttpRequestMethodInvalid);
+        }
+        // before the entries, because no entry opens such a host
+        if let TargetHost::Name(host) = &target.host
+            && let Some(denied) = context.client.options.denied_hosts.find(host)
+        {
+            context.deny(
+                DenialReason::DeniedHost,
+                format!(
+                    "outbound request to {target} denied: the administrator of the cluster denies {denied} to all functions \
+                     (chart value nodeShim.egress.denyHosts)"
+                ),
+            );
+            return Err(Error::HttpRequestDenied);
         }
         if !context.revision.spec.egress.permits(&target) {
             context.deny(

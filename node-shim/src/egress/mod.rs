@@ -25,7 +25,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use node_shim_core::egress::AddressFloor;
+use node_shim_core::egress::{AddressFloor, DeniedHosts};
 use node_shim_core::table::FunctionKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
@@ -50,6 +50,8 @@ const CONNECTIONS: (u64, u64) = (64, 4_096);
 pub struct EgressOptions {
     /// Addresses that no request may reach, beside those that no function may ever reach.
     pub floor: AddressFloor,
+    /// Hosts that no request may name. Default: none.
+    pub denied_hosts: DeniedHosts,
     /// Maximum time to resolve a name. Default: 2 s.
     pub resolve_timeout: Duration,
     /// Maximum time to connect, and again for the TLS handshake. Default: 2 s.
@@ -66,6 +68,7 @@ impl Default for EgressOptions {
     fn default() -> Self {
         Self {
             floor: AddressFloor::default(),
+            denied_hosts: DeniedHosts::default(),
             resolve_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),

@@ -38,6 +38,8 @@ const LOGIN_REPLIES: u64 = 64 << 10;
 
 const UNREACHABLE: KeyValueError =
     KeyValueError::Unavailable("it accepts no connection at its address");
+const DENIED_HOST: KeyValueError =
+    KeyValueError::Denied("the administrator of the cluster denies its host to all functions");
 const SLOW: KeyValueError = KeyValueError::Unavailable("it did not accept a connection within 2 s");
 
 /// How a node connects to Redis servers: the network and the floor of outbound requests, and limits.
@@ -142,6 +144,9 @@ impl RedisNetwork {
             RedisHost::Address(address) => vec![*address],
             RedisHost::Name(name) if name == LOCALHOST => {
                 vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            }
+            RedisHost::Name(name) if self.options.denied_hosts.find(name).is_some() => {
+                return Err(DENIED_HOST);
             }
             RedisHost::Name(name) => {
                 let resolved = self.options.network.resolve(name).await;
