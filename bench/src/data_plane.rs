@@ -77,6 +77,7 @@ impl LocalDataPlane {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            authorities: None,
             reuse: ReusePolicy::default(),
         };
         let code = self.engine.compile_in_process(&wasm)?;
@@ -103,6 +104,7 @@ pub(crate) fn function(
         key,
         created_ms: 0,
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: Some(stable.name().clone()),
             candidate: candidate.map(|(revision, _)| revision.name().clone()),

@@ -138,6 +138,12 @@ pub struct EdgeRevisionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
 
+    /// Certificates of the authorities that the component's outbound requests trust in addition to those of the node, in
+    /// PEM: the content of egress.caConfigMapRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262_144))]
+    pub ca_certificates: Option<String>,
+
     /// Resource limits, with the default of every field filled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,

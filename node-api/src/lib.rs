@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ca_certificates;
 mod convert;
 pub mod world;
 

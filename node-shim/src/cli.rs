@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
-use node_shim_core::egress::AddressFloor;
+use node_shim_core::egress::{AddressFloor, DeniedHost, DeniedHosts};
 use node_shim_core::key_value::MemoryLimits;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -124,6 +124,9 @@ struct RunArgs {
     /// Network (CIDR) that no function may send requests to, such as the range of the nodes; repeatable
     #[arg(long, env = "SELVAGE_EGRESS_DENY", value_delimiter = ',', value_parser = parse_network)]
     egress_deny: Vec<IpNet>,
+    /// Host that no function may send requests to, db.corp.example or *.corp.example; repeatable
+    #[arg(long, env = "SELVAGE_EGRESS_DENY_HOST", value_delimiter = ',')]
+    egress_deny_host: Vec<DeniedHost>,
     /// Address of the API server, which no function may send requests to
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
     api_server: Option<String>,
@@ -232,6 +235,7 @@ fn options(args: RunArgs) -> Options {
         trusted_proxy,
         cluster_domain,
         egress_deny,
+        egress_deny_host,
         api_server,
         address,
         threads,
@@ -275,6 +279,7 @@ fn options(args: RunArgs) -> Options {
             },
             egress: EgressOptions {
                 floor,
+                denied_hosts: DeniedHosts::new(egress_deny_host),
                 ..EgressOptions::default()
             },
             access_log: reports.access_log(),
@@ -384,12 +389,16 @@ mod tests {
             "--address=10.1.0.7",
             "--api-server=10.96.0.1",
             "--egress-deny=10.2.0.0/16",
+            "--egress-deny-host=*.corp.example",
             "--cluster-domain=Cluster.Example.",
         ];
         let Role::Run(args) = Cli::try_parse_from(arguments).unwrap().role else {
             panic!("another role")
         };
-        let floor = options(*args).data.egress.floor;
+        let egress = options(*args).data.egress;
+        let denied = egress.denied_hosts.find("db.corp.example");
+        assert_eq!(denied.unwrap().to_string(), "*.corp.example");
+        let floor = egress.floor;
         assert_eq!(floor.cluster_domain, "cluster.example");
         let denied: Vec<_> = floor.denied.iter().map(ToString::to_string).collect();
         assert_eq!(denied, ["10.2.0.0/16", "10.1.0.7/32", "10.96.0.1/32"]);

@@ -12,6 +12,7 @@ use crate::code_cache::CompiledComponent;
 use crate::concurrency_limit::ConcurrencyLimit;
 use crate::config_value::ConfigValue;
 use crate::counters::{CounterTable, RevisionCounters};
+use crate::egress::FunctionAuthorities;
 use crate::guest_log::FunctionLog;
 use crate::key_value::StoreSpec;
 
@@ -32,6 +33,8 @@ pub struct RevisionSpec {
     pub key_value: Vec<StoreSpec>,
     /// Outbound requests that the guest may send.
     pub egress: AllowList,
+    /// Certificate authorities that outbound requests trust in addition to those of the node.
+    pub authorities: Option<Arc<FunctionAuthorities>>,
     /// Number of requests that one instance answers.
     pub reuse: ReusePolicy,
 }

@@ -179,6 +179,7 @@ mod tests {
                 ..Route::default()
             }],
             suspended: false,
+            callers: Vec::new(),
             split: TrafficSplit::default(),
         };
         ServedFunction {

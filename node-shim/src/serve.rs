@@ -194,6 +194,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         config: values(&args.config),
         key_value: args.key_value.clone(),
         egress: AllowList::new(args.egress.clone()),
+        authorities: None,
         reuse: ReusePolicy {
             max_requests: args.reuse_requests,
             idle_timeout: Duration::from_millis(args.reuse_idle),
@@ -317,6 +318,7 @@ fn catch_all(revision: Arc<Revision>) -> ServedFunction {
             ..Route::default()
         }],
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: Some(revision.name().clone()),
             ..TrafficSplit::default()

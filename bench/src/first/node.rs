@@ -97,6 +97,7 @@ impl Node {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            authorities: None,
             reuse: ReusePolicy::default(),
         };
         let revision = Revision::new(spec, loaded, &self.counters)?;
@@ -157,6 +158,7 @@ fn only(revision: Arc<Revision>) -> ServedFunction {
             ..Route::default()
         }],
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: RevisionName::new("only"),
             ..TrafficSplit::default()

@@ -1,15 +1,17 @@
 //! EdgeFunction: a component, the requests that it answers, and how a new version is rolled out.
 
+mod caller;
 mod route;
 mod runtime;
 mod source;
 mod status;
 
+pub use caller::Caller;
 pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route};
 pub(crate) use route::{header_name, host, methods, path};
 pub use runtime::{
-    CONFIG_KEYS, CONFIG_VALUE_CHARS, ConfigEntry, Egress, EnvEntry, EnvSource, Instances,
-    KeySelector, KeyValueStore, Limits, Queue, Redis, Reuse, Store,
+    CA_KEY, CONFIG_KEYS, CONFIG_VALUE_CHARS, CaReference, ConfigEntry, Egress, EnvEntry, EnvSource,
+    Instances, KeySelector, KeyValueStore, Limits, Queue, Redis, Reuse, Store,
 };
 pub use source::Source;
 pub(crate) use source::inline;
@@ -101,6 +103,13 @@ pub struct EdgeFunctionSpec {
     /// revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+
+    /// Functions of other namespaces that may call this one on the same node, at most 64. Their `egress.allow` must name
+    /// this function as well. Functions of the same namespace are not listed: they always may. Empty (the default) denies
+    /// all calls from other namespaces. A change takes effect at once, without a rollout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub callers: Vec<Caller>,
 
     /// Resources that one request, and all requests on one node together, may use. Part of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,8 @@ use crate::schema::{list, map, rule, rule_saying, text};
 pub const CONFIG_KEYS: u32 = 128;
 /// Maximum length of a value of `spec.config` and `spec.env`, in characters.
 pub const CONFIG_VALUE_CHARS: u32 = 32_768;
+/// Key of the ConfigMap of `spec.egress.caConfigMapRef` if none is written.
+pub const CA_KEY: &str = "ca.crt";
 
 /// Environment variable of a component.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -155,11 +157,42 @@ pub struct Egress {
     /// (`https://*.pay.example`), an address, or a network in CIDR notation (`http://10.1.0.0/16:8080`,
     /// `https://[fd00::/8]`). Without a port, only the default port of the scheme is allowed. Private addresses need a
     /// network or a name below the cluster's domain. `function://namespace/name` allows calls of another function on the
-    /// same node, as `http://name.namespace.selvage.internal`; calls into other namespaces are not supported yet. Empty
-    /// (the default) denies all outbound requests.
+    /// same node, as `http://name.namespace.selvage.internal`; a function of another namespace must name this one in its
+    /// callers. Empty (the default) denies all outbound requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]
     pub allow: Vec<String>,
+
+    /// ConfigMap of this namespace with the certificates of certificate authorities, in PEM. The component's requests to
+    /// https origins and its connections to Redis servers with TLS trust them in addition to the authorities that the
+    /// node trusts. A change of the ConfigMap creates a new revision and is rolled out like new code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaReference>,
+}
+
+/// Key of a ConfigMap of the same namespace that holds certificates of certificate authorities.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaReference {
+    /// Name of the ConfigMap.
+    #[schemars(schema_with = "crate::schema::object_name")]
+    pub name: String,
+    /// Key in the data of the ConfigMap, whose value has one or more certificates in PEM, at most 256 KiB. Default
+    /// ca.crt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::data_key")]
+    pub key: Option<String>,
+}
+
+impl CaReference {
+    /// Returns the key of the ConfigMap, with the default applied.
+    #[must_use]
+    pub fn selector(&self) -> KeySelector {
+        KeySelector {
+            name: self.name.clone(),
+            key: self.key.clone().unwrap_or_else(|| CA_KEY.to_owned()),
+        }
+    }
 }
 
 /// Resources that requests may use. Sizes take binary (Ki, Mi, Gi) or decimal (k, M, G) suffixes; durations are

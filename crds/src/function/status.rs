@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FencingToken, Placement, Route};
+use super::{Caller, FencingToken, Placement, Route};
 use crate::enumeration::words;
 use crate::rollout::RolloutStatus;
 
@@ -136,6 +136,10 @@ pub struct AcceptedStatus {
     /// Accepted value of spec.placement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// Accepted value of spec.callers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub callers: Vec<Caller>,
     /// Accepted value of spec.suspend. When true, every node answers with 503.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,

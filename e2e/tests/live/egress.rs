@@ -16,6 +16,7 @@ scenarios![together: [
     addresses_of_the_platform_are_never_reached,
     an_entry_that_no_node_could_read_is_refused,
     calls_are_evidence_for_the_called_function,
+    a_call_into_another_namespace_needs_its_grant,
 ]];
 
 /// Calls per second that suffice for every step of a rollout within a few evaluations.
@@ -140,5 +141,58 @@ async fn calls_are_evidence_for_the_called_function(world: &World) -> Result<()>
         .await?;
     let seen = load.finish().await?;
     ensure!(seen.failed == 0, "{seen:?}");
+    Ok(())
+}
+
+/// HK-2: the called function's namespace decides, and what it decides takes effect without a rollout. Without a grant, the caller
+/// receives the same whether the function exists or not.
+async fn a_call_into_another_namespace_needs_its_grant(world: &World) -> Result<()> {
+    let shop = world.namespace("t-grants-shop").await?;
+    let catalog = world.namespace("t-grants-catalog").await?;
+    let (host, upstream) = (
+        "front.grants.example",
+        format!("prices.{catalog}.selvage.internal"),
+    );
+    let mut front = world.spec("v1", host);
+    front["env"] = json!([{ "name": "UPSTREAM", "value": upstream }]);
+    front["egress"] = json!({ "allow": [format!("function://{catalog}/prices")] });
+    world.serve(&shop, "front", front).await?;
+    let missing = answered(world, host, 502).await?;
+    ensure!(missing.contains("HttpRequestDenied"), "{missing}");
+
+    let prices = |callers: serde_json::Value| {
+        let mut spec = world.spec("v1", "prices.grants.example");
+        spec["callers"] = callers;
+        spec
+    };
+    let served = world.serve(&catalog, "prices", prices(json!([]))).await?;
+    let revision = served["status"]["stable"]["revision"].clone();
+    answered(world, "prices.grants.example", 200).await?;
+    let denied = world.edge.get(world.nodes()[0], host, "/").await?;
+    ensure!(
+        (denied.status, &denied.body) == (502, &missing),
+        "{denied:?} instead of {missing}"
+    );
+
+    for (callers, status) in [
+        (json!([{ "namespace": shop, "name": "other" }]), 502),
+        (json!([{ "namespace": shop, "name": "front" }]), 200),
+        (json!([]), 502),
+        (json!([{ "namespace": shop }]), 200),
+    ] {
+        let served = world
+            .serve(&catalog, "prices", prices(callers.clone()))
+            .await?;
+        ensure!(
+            served["status"]["stable"]["revision"] == revision,
+            "{callers}: a new revision"
+        );
+        for node in world.nodes() {
+            world
+                .until(async |w: &World| Ok(w.edge.get(node, host, "/").await?.status == status))
+                .await
+                .with_context(|| format!("{callers} on {node}"))?;
+        }
+    }
     Ok(())
 }

@@ -113,7 +113,7 @@ async fn what_is_not_a_component_is_refused(world: &World) -> Result<()> {
 async fn a_later_feature_is_refused_by_name(world: &World) -> Result<()> {
     let ns = world.namespace("t-later").await?;
     let mut spec = world.spec("v1", "later.example");
-    spec["egress"] = json!({ "allow": ["function://another/prices"] });
+    spec["rollout"] = json!({ "strategy": "BlueGreen" });
     world.apply(&ns, "later", spec).await?;
     let refused = world
         .function(&ns, "later", SOON, |f| {
@@ -121,7 +121,9 @@ async fn a_later_feature_is_refused_by_name(world: &World) -> Result<()> {
         })
         .await?;
     ensure!(
-        refused["status"].to_string().contains("egress"),
+        refused["status"]
+            .to_string()
+            .contains("spec.rollout.strategy"),
         "names no field: {}",
         refused["status"]
     );

@@ -11,6 +11,7 @@
 )]
 
 mod abandoned;
+mod authorities;
 mod autoscaler;
 mod claims;
 mod definitions;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         tls::all(),
         egress::all(),
         tutorial::all(),
+        authorities::all(),
         abandoned::all(),
         deletions::all(),
         evidence::all(),

@@ -1,8 +1,8 @@
 //! A small edge function. It answers every request with its version, also in the header `x-version`. The variable
 //! `GREETING` replaces the word `hello`, so that a response shows which value the function has. With the variable
-//! `UPSTREAM`, the host and port of a server, it sends a request there instead and answers with the status of the
-//! response, or with 502 and the error. With the variable `WAIT`, a number of milliseconds, it reads the body of its request
-//! and waits for so long before it answers.
+//! `UPSTREAM`, the host and port of a server, or `https://` and these, it sends a request there instead and answers with
+//! the status of the response, or with 502 and the error. With the variable `WAIT`, a number of milliseconds, it reads the
+//! body of its request and waits for so long before it answers.
 //!
 //! It is built four times, with one feature each: `v1` and `v2` are healthy, `v3` fails 5 % of its requests, `v4` is
 //! 150 ms slower for a tenth of them. A rollout must promote `v2` and roll back the others.

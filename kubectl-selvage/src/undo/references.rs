@@ -50,7 +50,9 @@ pub(super) fn settle(spec: &EdgeFunctionSpec, target: &EdgeRevisionSpec) -> Sett
     });
     let config: Vec<ConfigEntry> = config.collect();
     let lost = target.references.iter().filter(|reference| {
-        reference.kind == ReferenceKind::ConfigMap && !is_named(reference, &env, &config)
+        reference.kind == ReferenceKind::ConfigMap
+            && !is_named(reference, &env, &config)
+            && !is_ca(reference, target)
     });
     let mut lost: Vec<String> = lost.map(|it| format!("ConfigMap {}", it.name)).collect();
     lost.dedup();
@@ -78,6 +80,13 @@ fn is_named(reference: &ReferenceHash, env: &[EnvEntry], config: &[ConfigEntry])
             .any(|it| it.name == reference.name && it.key == *key),
         None => by_config.into_iter().any(|it| it.name == reference.name),
     }
+}
+
+/// Returns whether the egress of the revision, which is written into the spec as it is, refers to this key.
+fn is_ca(reference: &ReferenceHash, target: &EdgeRevisionSpec) -> bool {
+    let egress = target.egress.as_ref();
+    let selector = egress.and_then(|egress| Some(egress.ca_config_map_ref.as_ref()?.selector()));
+    selector.is_some_and(|it| it.name == reference.name && Some(it.key) == reference.key)
 }
 
 /// Names the ConfigMaps and Secrets whose content differs between the target and the newest revision, or is not known to

@@ -156,6 +156,33 @@ fn references_stay_while_the_spec_has_them() {
     );
 }
 
+/// The spec has no field for certificates themselves, so the reference of the revision is written.
+#[test]
+fn certificates_of_authorities_stay_a_reference() {
+    let stepping = object("stepping");
+    let function: EdgeFunction = serde_json::from_value(stepping.clone()).unwrap();
+    let egress =
+        json!({ "allow": ["https://a.example"], "caConfigMapRef": { "name": "company-ca" } });
+    let mut revisions = revisions();
+    let stable = revisions.get_mut("checkout-51ab90c3de").unwrap();
+    stable.spec.egress = serde_json::from_value(egress.clone()).unwrap();
+    stable.spec.ca_certificates = Some("-----BEGIN CERTIFICATE-----".to_owned());
+    let hash = json!({ "kind": "ConfigMap", "name": "company-ca", "key": "ca.crt", "hash": "dd" });
+    stable
+        .spec
+        .references
+        .push(serde_json::from_value(hash).unwrap());
+    let undo = undo(&stepping, &function, &revisions, None).unwrap();
+    assert_eq!(undo.spec["egress"], egress);
+    assert_eq!(undo.spec.get("caCertificates"), None);
+    let notes = undo.notes.concat();
+    assert!(
+        notes.contains("the content of ConfigMap company-ca may have changed"),
+        "{notes}"
+    );
+    assert!(!notes.contains("no longer refers"), "{notes}");
+}
+
 #[test]
 fn the_tool_that_writes_the_spec_back_is_named() {
     let mut stepping = object("stepping");

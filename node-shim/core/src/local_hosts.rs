@@ -71,6 +71,7 @@ mod tests {
                 ..Route::default()
             }],
             suspended: false,
+            callers: Vec::new(),
             split: TrafficSplit::default(),
         }
     }

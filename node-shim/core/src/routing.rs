@@ -145,6 +145,7 @@ impl RouteIndex {
     ///         ..Route::default()
     ///     }],
     ///     suspended: false,
+    ///     callers: Vec::new(),
     ///     split: TrafficSplit::default(),
     /// };
     /// let functions = [function("front", "/"), function("checkout", "/checkout")];
@@ -325,6 +326,7 @@ mod tests {
             created_ms: created,
             routes,
             suspended: false,
+            callers: Vec::new(),
             split: TrafficSplit::default(),
         }
     }

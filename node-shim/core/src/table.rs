@@ -101,6 +101,15 @@ pub enum HeaderMatch {
     },
 }
 
+/// Functions of another namespace that may call a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Namespace of the functions that may call.
+    pub namespace: String,
+    /// Name of the function that may call; `None` means all functions of the namespace.
+    pub name: Option<String>,
+}
+
 /// A function as the data plane sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionEntry {
@@ -113,8 +122,39 @@ pub struct FunctionEntry {
     pub routes: Vec<Route>,
     /// Whether requests are answered with 503.
     pub suspended: bool,
+    /// Functions of other namespaces that may call the function.
+    pub callers: Vec<Caller>,
     /// Division of the traffic.
     pub split: TrafficSplit,
+}
+
+impl FunctionEntry {
+    /// Returns whether `caller` may call this function: it is in the same namespace, or `callers` names it.
+    ///
+    /// ```
+    /// use node_shim_core::table::{Caller, FunctionEntry, FunctionKey, TrafficSplit};
+    ///
+    /// let prices = FunctionEntry {
+    ///     key: FunctionKey::new("catalog", "prices"),
+    ///     created_ms: 0,
+    ///     routes: Vec::new(),
+    ///     suspended: false,
+    ///     callers: vec![Caller { namespace: "shop".into(), name: Some("cart".into()) }],
+    ///     split: TrafficSplit::default(),
+    /// };
+    /// assert!(prices.may_be_called_by(&FunctionKey::new("catalog", "search")));
+    /// assert!(prices.may_be_called_by(&FunctionKey::new("shop", "cart")));
+    /// assert!(!prices.may_be_called_by(&FunctionKey::new("shop", "checkout")));
+    /// ```
+    #[must_use]
+    pub fn may_be_called_by(&self, caller: &FunctionKey) -> bool {
+        self.key.namespace == caller.namespace
+            || self.callers.iter().any(|granted| {
+                let name = granted.name.as_deref();
+                granted.namespace == *caller.namespace
+                    && name.is_none_or(|name| name == &*caller.name)
+            })
+    }
 }
 
 impl RevisionName {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::{Method, Request, StatusCode};
 use node_shim_core::egress::{
-    DenialReason, EgressOutcome, OutboundTarget, TargetError, TargetHost, may_call,
+    DenialReason, EgressOutcome, OutboundTarget, TargetError, TargetHost,
 };
 use node_shim_core::table::FunctionKey;
 use node_shim_core::trace::TraceContext;
@@ -95,6 +95,19 @@ impl OutboundRequests {
             );
             return Err(Error::HttpRequestMethodInvalid);
         }
+        // before the entries, because no entry opens such a host
+        if let TargetHost::Name(host) = &target.host
+            && let Some(denied) = context.client.options.denied_hosts.find(host)
+        {
+            context.deny(
+                DenialReason::DeniedHost,
+                format!(
+                    "outbound request to {target} denied: the administrator of the cluster denies {denied} to all functions \
+                     (chart value nodeShim.egress.denyHosts)"
+                ),
+            );
+            return Err(Error::HttpRequestDenied);
+        }
         if !context.revision.spec.egress.permits(&target) {
             context.deny(
                 DenialReason::NotAllowed,
@@ -102,18 +115,6 @@ impl OutboundRequests {
                     "outbound request to {target} denied: no entry of spec.egress.allow matches; to allow it, add \
                      egress.allow: [\"{}\"]",
                     target.entry()
-                ),
-            );
-            return Err(Error::HttpRequestDenied);
-        }
-        let namespace = &context.revision.function().namespace;
-        if let TargetHost::Function(callee) = &target.host
-            && !may_call(namespace, callee)
-        {
-            context.deny(
-                DenialReason::NotAllowed,
-                format!(
-                    "outbound request to {target} denied: a function in {namespace} calls functions in {namespace} only"
                 ),
             );
             return Err(Error::HttpRequestDenied);

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use node_shim_core::call::Hops;
-use node_shim_core::egress::{self as rules, EgressOutcome};
+use node_shim_core::egress::{self as rules, DenialReason, EgressOutcome, OutboundTarget};
 use node_shim_core::table::FunctionKey;
 use node_shim_core::trace::TraceContext;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 use super::admission::{Exchange, OutboundContext};
 use super::download::{Lease, ResponseStream};
 use super::failure::Failure;
-use super::send::{declared_length, within};
+use super::send::{Ended, declared_length, within};
 use super::upload::RequestStream;
 use crate::body::ResponseBody;
 use crate::traces::SpanParent;
@@ -35,6 +35,7 @@ pub(crate) struct RequestOrigin {
 
 /// A call of a function.
 pub(crate) struct FunctionCall {
+    pub(crate) caller: FunctionKey,
     pub(crate) function: FunctionKey,
     /// Number of calls and outbound requests that led to this one, itself included.
     pub(crate) hops: Hops,
@@ -47,15 +48,24 @@ pub(crate) struct FunctionCall {
     pub(crate) traced: Option<TraceContext>,
 }
 
+/// Why no function received a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallRefusal {
+    /// The node has no such function in the namespace of the caller.
+    Absent,
+    /// The function is in another namespace, and it does not name the caller, or the node does not have it. A caller must
+    /// not learn which of both holds.
+    NotGranted,
+}
+
 /// The functions of this node.
 pub(crate) trait LocalFunctions: Send + Sync {
-    /// Calls a function. Returns `None` when the node has no such function. Dropping the future or the response ends the
-    /// called guest.
+    /// Calls a function, if it admits the caller at this moment. Dropping the future or the response ends the called guest.
     fn call(
         self: Arc<Self>,
         call: FunctionCall,
         request: Request<WasiBody>,
-    ) -> BoxFuture<'static, Option<Response<ResponseBody>>>;
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, CallRefusal>>;
 }
 
 /// Calls the function and waits for the head of its response. The called function has its own limit for that; the caller
@@ -66,7 +76,7 @@ pub(super) async fn call(
     exchange: Exchange,
     request: Request<WasiBody>,
     options: RequestOptions,
-) -> Result<Response<WasiBody>, Failure> {
+) -> Result<Response<WasiBody>, Ended> {
     let Exchange {
         scope,
         target,
@@ -84,6 +94,7 @@ pub(super) async fn call(
     let (stream, upload) = RequestStream::new(body, scope, declared_length(&parts.headers));
     let request = Request::from_parts(parts, stream.boxed_unsync());
     let call = FunctionCall {
+        caller: context.revision.function().clone(),
         function: function.clone(),
         hops: context.origin.hops.next(),
         deadline: context.origin.deadline,
@@ -95,18 +106,44 @@ pub(super) async fn call(
     let response = within(first_byte, responds, &upload)
         .await
         .ok_or_else(|| Failure::new(EgressOutcome::Timeout, Error::HttpResponseTimeout))?
-        .ok_or_else(|| {
-            let message = format!(
-                "call of {function} refused: this node has no such function; give both functions the same \
-                 spec.placement, or call {function} by one of its hosts"
-            );
-            context.log.denial(&message, std::time::Instant::now());
-            Failure::new(EgressOutcome::Connect, Error::ConnectionRefused)
-        })?;
+        .map_err(|refusal| refused(context, &target, &function, refusal))?;
     let (mut parts, body) = response.into_parts();
     rules::rewrite_response(&mut parts.headers);
     let body = body.map_err(|_| Error::HttpResponseIncomplete);
     let idle = context.idle(&options);
     let body = ResponseStream::new(body, Lease::of_call(places), idle).boxed_unsync();
     Ok(Response::from_parts(parts, body))
+}
+
+/// Logs a call that no function received, with what would allow it. One into another namespace is a denial, and says nothing
+/// about the functions of that namespace.
+fn refused(
+    context: &OutboundContext,
+    target: &OutboundTarget,
+    function: &FunctionKey,
+    refusal: CallRefusal,
+) -> Ended {
+    match refusal {
+        CallRefusal::Absent => {
+            let message = format!(
+                "call of {function} refused: this node has no such function; give both functions the same \
+                 spec.placement, or call {function} by one of its hosts"
+            );
+            context.log.denial(&message, std::time::Instant::now());
+            Failure::new(EgressOutcome::Connect, Error::ConnectionRefused).into()
+        }
+        CallRefusal::NotGranted => {
+            let caller = context.revision.function();
+            context.deny(
+                DenialReason::NotGranted,
+                format!(
+                    "outbound request to {target} denied: this node has no function {function} that names {caller} as a \
+                     caller; to allow it, add callers: [{{namespace: \"{}\", name: \"{}\"}}] to the spec of \
+                     {function}, and give both functions the same spec.placement",
+                    caller.namespace, caller.name
+                ),
+            );
+            Ended::Denied(Error::HttpRequestDenied)
+        }
+    }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use node_shim_core::egress::{EgressOutcome, EgressScheme, OutboundTarget};
-use node_shim_core::table::FunctionKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,9 +17,11 @@ use tokio_rustls::client::TlsStream;
 use wasmtime_wasi_http::Error;
 
 use super::EgressClient;
+use super::authorities::FunctionAuthorities;
 use super::failure::Failure;
 use super::pool::{Connected, ConnectionKey, ConnectionTask, Sender};
 use super::tls;
+use crate::revision::Revision;
 
 /// Maximum size of the head of a response in bytes.
 const MAX_HEAD: usize = 32 << 10;
@@ -33,10 +34,14 @@ const MAX_ATTEMPTS: usize = 4;
 
 /// Returns the keys of the addresses in the order in which they are tried, IPv4 and IPv6 by turns.
 pub(super) fn keys(
-    function: &FunctionKey,
+    revision: &Revision,
     target: &OutboundTarget,
     addresses: &[IpAddr],
 ) -> Vec<ConnectionKey> {
+    let trusted = revision.spec.authorities.as_ref();
+    let authorities = trusted
+        .filter(|_| target.scheme == EgressScheme::Https)
+        .map(|authorities| authorities.id());
     let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) =
         addresses.iter().partition(|address| address.is_ipv4());
     let longer = v4.len().max(v6.len());
@@ -45,19 +50,22 @@ pub(super) fn keys(
         .flatten()
         .take(MAX_ATTEMPTS)
         .map(|address| ConnectionKey {
-            function: function.clone(),
+            function: revision.function().clone(),
             scheme: target.scheme,
             host: target.host.clone(),
             address: SocketAddr::new(**address, target.port),
+            authorities,
         })
         .collect()
 }
 
 impl EgressClient {
-    /// Connects to the first of these addresses that accepts a connection within `limit`.
+    /// Connects to the first of these addresses that accepts a connection within `limit`. `authorities` are those that the
+    /// function trusts in addition to those of the node.
     pub(super) async fn connect(
         self: &Arc<Self>,
         keys: &[ConnectionKey],
+        authorities: Option<&FunctionAuthorities>,
         limit: Duration,
         place: OwnedSemaphorePermit,
     ) -> Result<Connected, Failure> {
@@ -67,7 +75,10 @@ impl EgressClient {
             let left = u32::try_from(keys.len() - at).unwrap_or(u32::MAX);
             let share = end.saturating_duration_since(Instant::now()) / left;
             match timeout(share, self.options.network.connect(key.address)).await {
-                Ok(Ok(stream)) => return self.handshake(key.clone(), stream, limit, place).await,
+                Ok(Ok(stream)) => {
+                    let handshake = self.handshake(key.clone(), authorities, stream, limit, place);
+                    return handshake.await;
+                }
                 Ok(Err(error)) => failure = Failure::connect(&error),
                 Err(_) => failure = Failure::connect_timeout(),
             }
@@ -79,6 +90,7 @@ impl EgressClient {
     async fn handshake(
         self: &Arc<Self>,
         key: ConnectionKey,
+        authorities: Option<&FunctionAuthorities>,
         stream: TcpStream,
         limit: Duration,
         place: OwnedSemaphorePermit,
@@ -89,7 +101,7 @@ impl EgressClient {
         match key.scheme {
             EgressScheme::Http => http1_connection(key, stream, place).await,
             EgressScheme::Https => {
-                let stream = timeout_at(end, self.tls(&key, stream))
+                let stream = timeout_at(end, self.tls(&key, authorities, stream))
                     .await
                     .map_err(|_| Failure::connect_timeout())??;
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -107,12 +119,13 @@ impl EgressClient {
     async fn tls(
         &self,
         key: &ConnectionKey,
+        authorities: Option<&FunctionAuthorities>,
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         let failed = |error: Error| Failure::new(EgressOutcome::Tls, error);
         let name = tls::server_name(&key.host).map_err(failed)?;
         let config = self
-            .tls_config()
+            .tls_config(authorities)
             .map_err(|_| failed(Error::ConfigurationError))?;
         let connected = TlsConnector::from(config).connect(name, stream).await;
         connected.map_err(|error: io::Error| failed(tls::handshake_error(&error)))

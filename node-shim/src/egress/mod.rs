@@ -7,6 +7,7 @@
 //! an exchange is closed. A request to another function does not leave the node (`call`).
 
 mod admission;
+mod authorities;
 mod call;
 mod connect;
 mod dns;
@@ -24,7 +25,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use node_shim_core::egress::AddressFloor;
+use node_shim_core::egress::{AddressFloor, DeniedHosts};
 use node_shim_core::table::FunctionKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
@@ -33,7 +34,8 @@ use crate::descriptors;
 use crate::keyed_limit::KeyedLimit;
 
 pub(crate) use admission::{OutboundContext, OutboundRequests};
-pub(crate) use call::{FunctionCall, LocalFunctions, RequestOrigin};
+pub use authorities::FunctionAuthorities;
+pub(crate) use call::{CallRefusal, FunctionCall, LocalFunctions, RequestOrigin};
 use hop_key::HopKey;
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};
@@ -48,6 +50,8 @@ const CONNECTIONS: (u64, u64) = (64, 4_096);
 pub struct EgressOptions {
     /// Addresses that no request may reach, beside those that no function may ever reach.
     pub floor: AddressFloor,
+    /// Hosts that no request may name. Default: none.
+    pub denied_hosts: DeniedHosts,
     /// Maximum time to resolve a name. Default: 2 s.
     pub resolve_timeout: Duration,
     /// Maximum time to connect, and again for the TLS handshake. Default: 2 s.
@@ -64,6 +68,7 @@ impl Default for EgressOptions {
     fn default() -> Self {
         Self {
             floor: AddressFloor::default(),
+            denied_hosts: DeniedHosts::default(),
             resolve_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),
@@ -102,10 +107,19 @@ impl EgressClient {
         })
     }
 
-    fn tls_config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        self.tls
-            .get_or_init(|| tls::client_config(self.options.roots.as_ref(), &tls::HTTP))
-            .clone()
+    /// Returns the configuration of TLS for a function that trusts these authorities in addition to those of the node.
+    fn tls_config(
+        &self,
+        authorities: Option<&FunctionAuthorities>,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let node = self.options.roots.as_ref();
+        match authorities {
+            Some(authorities) => authorities.http_config(node),
+            None => self
+                .tls
+                .get_or_init(|| tls::client_config(node, &tls::HTTP))
+                .clone(),
+        }
     }
 }
 

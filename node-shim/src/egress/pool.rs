@@ -1,5 +1,6 @@
 //! Connections to the servers of outbound requests. A connection belongs to one function: its key contains the
-//! function, so that no other function can use it. All event loops share the pool. A connection is read and written by the
+//! function, so that no other function can use it. It also contains the authorities that the function trusts, so that a
+//! revision without an authority uses no connection that another revision has verified with it. All event loops share the pool. A connection is read and written by the
 //! loop that opened it, so requests of that loop prefer it: they do not wait for another thread.
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+use super::authorities::AuthoritiesId;
 use super::upload::RequestStream;
 
 /// Maximum time for which a connection is kept without a request.
@@ -35,6 +37,8 @@ pub(super) struct ConnectionKey {
     pub(super) scheme: EgressScheme,
     pub(super) host: TargetHost,
     pub(super) address: SocketAddr,
+    /// Authorities that the function trusts in addition to those of the node; `None` also without TLS.
+    pub(super) authorities: Option<AuthoritiesId>,
 }
 
 /// Sending side of a connection.

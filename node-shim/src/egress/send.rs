@@ -33,7 +33,7 @@ const MAX_ADDRESSES: usize = 16;
 const MAX_ATTEMPTS: usize = 3;
 
 /// Why no response arrived.
-enum Ended {
+pub(super) enum Ended {
     /// The request was denied, which is counted and logged.
     Denied(Error),
     Failed(Failure),
@@ -98,7 +98,7 @@ async fn run(
 ) -> Result<Response<WasiBody>, Ended> {
     if let TargetHost::Function(function) = &exchange.target.host {
         let function = function.clone();
-        return Ok(call(context, function, exchange, request, options).await?);
+        return call(context, function, exchange, request, options).await;
     }
     let Exchange {
         scope,
@@ -108,7 +108,7 @@ async fn run(
     } = exchange;
     let timeouts = Timeouts::new(context, &options);
     let addresses = context.addresses(&target, timeouts.resolve).await?;
-    let keys = connect::keys(context.revision.function(), &target, &addresses);
+    let keys = connect::keys(&context.revision, &target, &addresses);
     let (parts, body) = request.into_parts();
     let (stream, upload) = RequestStream::new(body, scope, declared_length(&parts.headers));
     let request = Request::from_parts(parts, stream);
@@ -300,7 +300,8 @@ impl Sending<'_> {
             }
         }
         let place = self.context.connection_place(self.target)?;
-        let connected = client.connect(self.keys, self.timeouts.connect, place);
+        let authorities = self.context.revision.spec.authorities.as_deref();
+        let connected = client.connect(self.keys, authorities, self.timeouts.connect, place);
         Ok(connected.await?)
     }
 

@@ -255,6 +255,7 @@ mod tests {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            authorities: None,
             reuse: ReusePolicy::default(),
         };
         let revision = Revision::new(spec, code, &CounterTable::new()).unwrap();

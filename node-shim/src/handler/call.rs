@@ -13,28 +13,35 @@ use super::admission::admit_call;
 use super::{HttpResponse, InboundBody, Sender, refuse, serve};
 use crate::body::ResponseBody;
 use crate::data_plane::EventLoop;
-use crate::egress::{FunctionCall, LocalFunctions};
+use crate::egress::{CallRefusal, FunctionCall, LocalFunctions};
 
 impl LocalFunctions for EventLoop {
     fn call(
         self: Arc<Self>,
         call: FunctionCall,
         request: Request<WasiBody>,
-    ) -> BoxFuture<'static, Option<Response<ResponseBody>>> {
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, CallRefusal>> {
         async move { respond(&self, &call, request).await }.boxed()
     }
 }
 
-/// Serves a call; `None` when the node has no such function.
+/// Serves a call, if the function's present record admits the caller.
 async fn respond(
     event_loop: &Arc<EventLoop>,
     call: &FunctionCall,
     request: Request<WasiBody>,
-) -> Option<HttpResponse> {
+) -> Result<HttpResponse, CallRefusal> {
     let began = Instant::now();
     let plane = &event_loop.plane;
     let table = plane.table();
-    table.by_key(&call.function)?;
+    let called = table.by_key(&call.function);
+    if !called.is_some_and(|called| called.entry.may_be_called_by(&call.caller)) {
+        return Err(if call.caller.namespace == call.function.namespace {
+            CallRefusal::Absent
+        } else {
+            CallRefusal::NotGranted
+        });
+    }
     let (parts, body) = request.into_parts();
     let reports = plane.reports.as_ref();
     let mut open =
@@ -50,5 +57,5 @@ async fn respond(
         Err(refused) => refuse(plane, refused, None, open),
     };
     answer.body_mut().delivered();
-    Some(answer)
+    Ok(answer)
 }

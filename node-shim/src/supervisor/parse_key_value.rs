@@ -8,6 +8,7 @@ use node_api::v1 as wire;
 use node_api::v1::key_value_store::Kind;
 use zeroize::Zeroizing;
 
+use crate::egress::FunctionAuthorities;
 use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
 
 /// Maximum number of stores of a revision.
@@ -43,12 +44,13 @@ pub(crate) enum KeyValueRecordError {
 }
 
 /// Returns the stores of a definition, without those whose Secret values are missing: the revision cannot run without
-/// them.
+/// them. Their connections with TLS trust `authorities` in addition to those of the node.
 ///
 /// # Errors
 /// Returns the first violation.
 pub(super) fn key_value_stores(
     stores: &[wire::KeyValueStore],
+    authorities: Option<&Arc<FunctionAuthorities>>,
 ) -> Result<Vec<StoreSpec>, KeyValueRecordError> {
     if stores.len() > MAX_STORES {
         return Err(KeyValueRecordError::TooMany(stores.len()));
@@ -65,7 +67,7 @@ pub(super) fn key_value_stores(
         }
         let kind = match &store.kind {
             Some(Kind::Memory(wire::MemoryStore {})) => Some(StoreKind::Memory),
-            Some(Kind::Redis(redis)) => self::redis(label, redis)?,
+            Some(Kind::Redis(redis)) => self::redis(label, redis, authorities)?,
             None => return Err(KeyValueRecordError::UnknownKind(label.clone())),
         };
         parsed.extend(kind.map(|kind| StoreSpec {
@@ -77,7 +79,11 @@ pub(super) fn key_value_stores(
 }
 
 /// Returns the kind of a store in Redis; `None` when its URL is missing.
-fn redis(label: &str, redis: &wire::RedisStore) -> Result<Option<StoreKind>, KeyValueRecordError> {
+fn redis(
+    label: &str,
+    redis: &wire::RedisStore,
+    authorities: Option<&Arc<FunctionAuthorities>>,
+) -> Result<Option<StoreKind>, KeyValueRecordError> {
     if redis.prefix.len() > MAX_PREFIX {
         return Err(KeyValueRecordError::Prefix(label.to_owned()));
     }
@@ -95,7 +101,7 @@ fn redis(label: &str, redis: &wire::RedisStore) -> Result<Option<StoreKind>, Key
     let target = RedisTarget::new(Zeroizing::new(url.to_owned()), redis.prefix.clone())
         .map_err(|error| KeyValueRecordError::Url(label.to_owned(), error))?;
     Ok(Some(StoreKind::Redis {
-        target: Arc::new(target),
+        target: Arc::new(target.trusting(authorities)),
         cache_ttl,
     }))
 }

@@ -3,21 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use node_api::FencingToken;
+use node_api::ca_certificates::CaCertificatesError;
 use node_api::v1::env_var::Kind;
 use node_api::v1::{self as wire, FunctionRecord};
 use node_shim_core::desired::RecordVersions;
 use node_shim_core::egress::{AllowList, InvalidEntry};
 use node_shim_core::host::normalise_host;
 use node_shim_core::table::{
-    FunctionEntry, FunctionKey, HeaderMatch, Limits, PathMatch, RevisionName, Route, TrafficSplit,
+    Caller, FunctionEntry, FunctionKey, HeaderMatch, PathMatch, RevisionName, Route, TrafficSplit,
 };
 use prost::Message;
 use zeroize::Zeroizing;
 
+use super::parse_authorities::authorities;
 use super::parse_key_value::{KeyValueRecordError, key_value_stores};
+use super::parse_limits::limits;
 use super::parse_reuse::reuse;
 use super::secret_values::missing_secrets;
 use crate::config_value::ConfigValue;
@@ -74,6 +76,8 @@ pub(crate) enum RecordError {
     Host(String),
     #[error("path {0:?} does not start with /")]
     Path(String),
+    #[error("a caller has no namespace")]
+    Caller,
     #[error("unknown type of path match")]
     PathMatchType,
     #[error("unknown type of header match")]
@@ -88,6 +92,8 @@ pub(crate) enum RecordError {
     KeyValue(#[from] KeyValueRecordError),
     #[error(transparent)]
     Egress(#[from] InvalidEntry),
+    #[error("the text with the certificates of authorities cannot be used: {0}")]
+    Authorities(#[from] CaCertificatesError),
 }
 
 /// Returns the versions by which this record is compared with another record of the same function.
@@ -143,6 +149,10 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError
         created_ms: record.created,
         routes,
         suspended: record.suspended,
+        callers: bounded(&record.callers, "callers")?
+            .iter()
+            .map(caller)
+            .collect::<Result<_, _>>()?,
         split,
     };
     Ok(ParsedRecord {
@@ -189,6 +199,17 @@ fn at_most<'a, T>(limit: usize, list: &'a [T], name: &'static str) -> Result<&'a
         });
     }
     Ok(list)
+}
+
+fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
+    if caller.namespace.is_empty() {
+        return Err(RecordError::Caller);
+    }
+    let name = Some(caller.name.clone());
+    Ok(Caller {
+        namespace: caller.namespace.clone(),
+        name: name.filter(|name| !name.is_empty()),
+    })
 }
 
 fn route(route: &wire::Route) -> Result<Route, RecordError> {
@@ -253,6 +274,7 @@ fn definition(
     }
     let env = variables(&definition.env)?;
     let config = variables(&definition.config)?;
+    let authorities = authorities(&definition.ca_certificates)?;
     Ok(Definition {
         missing_secrets: missing_secrets(definition),
         component: ComponentRef {
@@ -267,8 +289,9 @@ fn definition(
             limits: limits(definition.limits.as_ref()),
             env,
             config,
-            key_value: key_value_stores(&definition.key_value)?,
+            key_value: key_value_stores(&definition.key_value, authorities.as_ref())?,
             egress: AllowList::parse(bounded(&definition.egress, "entries of egress.allow")?)?,
+            authorities,
             reuse: reuse(definition),
         },
     })
@@ -290,33 +313,6 @@ fn variables(list: &[wire::EnvVar]) -> Result<Vec<(String, ConfigValue)>, Record
         variables.push((variable.name.clone(), value));
     }
     Ok(variables)
-}
-
-/// Converts limits. A limit of 0 has the default of the API, except the queue length.
-fn limits(limits: Option<&wire::Limits>) -> Limits {
-    let default = Limits::default();
-    let Some(limits) = limits else { return default };
-    let number = |value: u64, otherwise: u64| if value == 0 { otherwise } else { value };
-    let count = |value: u32, otherwise: u32| if value == 0 { otherwise } else { value };
-    let time = |ms: u64, otherwise: Duration| {
-        if ms == 0 {
-            otherwise
-        } else {
-            Duration::from_millis(ms)
-        }
-    };
-    Limits {
-        memory: number(limits.memory_bytes, default.memory),
-        cpu: time(limits.cpu, default.cpu),
-        timeout: time(limits.timeout, default.timeout),
-        first_byte: time(limits.first_byte, default.first_byte),
-        idle: time(limits.idle, default.idle),
-        concurrency: count(limits.concurrency, default.concurrency),
-        // 0 disables the queue.
-        queue_length: limits.queue_length,
-        queue_timeout: time(limits.queue_timeout, default.queue_timeout),
-        request_body: number(limits.request_body_bytes, default.request_body),
-    }
 }
 
 #[cfg(test)]
@@ -375,7 +371,7 @@ pub(crate) mod tests {
     fn invalid_records_are_rejected() {
         type Change = fn(&mut FunctionRecord);
         let revision = |name| RevisionName::new(name).unwrap();
-        let changes: [(RecordError, Change); 10] = [
+        let changes: [(RecordError, Change); 11] = [
             (RecordError::NoFunction, |record| record.key = None),
             (RecordError::Weight(10_001), |record| {
                 record.split.as_mut().unwrap().weight = 10_001
@@ -400,6 +396,9 @@ pub(crate) mod tests {
                 },
                 |record| record.routes = vec![wire::Route::default(); 257],
             ),
+            (RecordError::Caller, |record| {
+                record.callers = vec![wire::Caller::default()]
+            }),
             (RecordError::PathMatchType, |record| {
                 record.routes[0].paths = vec![wire::PathMatch {
                     r#type: 99,
@@ -436,22 +435,6 @@ pub(crate) mod tests {
             .collect();
         let list = AllowList::parse(&entries).unwrap();
         assert_eq!(lists, [&list, &AllowList::default()]);
-    }
-
-    #[test]
-    fn absent_limits_have_their_defaults() {
-        assert_eq!(limits(None), Limits::default());
-        let some = wire::Limits {
-            timeout: 1500,
-            queue_length: 0,
-            ..wire::Limits::default()
-        };
-        let expected = Limits {
-            timeout: Duration::from_millis(1500),
-            queue_length: 0,
-            ..Limits::default()
-        };
-        assert_eq!(limits(Some(&some)), expected);
     }
 
     #[test]

@@ -241,6 +241,7 @@ fn a_suspended_function_responds_with_503() {
     let mut entry = served(&revision, setup.routes.clone());
     entry.entry = Arc::new(FunctionEntry {
         suspended: true,
+        callers: Vec::new(),
         ..(*entry.entry).clone()
     });
     node.publish(vec![entry]);

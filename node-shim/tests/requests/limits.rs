@@ -169,6 +169,7 @@ fn a_component_runs_if_its_initial_memory_and_tables_fit_the_limit() {
             config: Vec::new(),
             key_value: Vec::new(),
             egress: AllowList::default(),
+            authorities: None,
             reuse: ReusePolicy::default(),
         };
         let loaded = ENGINE.compile_in_process(&guest).unwrap();

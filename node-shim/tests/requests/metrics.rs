@@ -77,6 +77,7 @@ fn functions_beyond_the_budget_are_aggregated_and_rollouts_have_full_detail() {
         created_ms: 0,
         routes: Vec::new(),
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             in_rollout: true,
             ..TrafficSplit::default()

@@ -10,6 +10,7 @@ use node_shim::ConnectionLimits;
 use node_shim::config_value::ConfigValue;
 use node_shim::counters::CounterTable;
 use node_shim::data_plane::{DataPlane, DataPlaneOptions, Listeners};
+use node_shim::egress::FunctionAuthorities;
 use node_shim::engine::{Engine, EngineOptions};
 use node_shim::guest_log::GuestLog;
 use node_shim::key_value::{StoreKind, StoreSpec};
@@ -56,6 +57,7 @@ pub(crate) struct Setup {
     pub(crate) stores: Vec<StoreSpec>,
     /// Entries of `egress.allow`.
     pub(crate) egress: Vec<String>,
+    pub(crate) authorities: Option<Arc<FunctionAuthorities>>,
     pub(crate) reuse: ReusePolicy,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
@@ -83,6 +85,7 @@ impl Default for Setup {
             key_value: Vec::new(),
             stores: Vec::new(),
             egress: Vec::new(),
+            authorities: None,
             reuse: ReusePolicy::default(),
             routes,
             engine: ENGINE.clone(),
@@ -145,6 +148,7 @@ impl Setup {
             config: values(&self.config),
             key_value,
             egress: AllowList::new(entries.collect()),
+            authorities: self.authorities.clone(),
             reuse: self.reuse,
         };
         let loaded = self
@@ -201,6 +205,7 @@ pub(crate) fn served(revision: &Arc<Revision>, routes: Vec<Route>) -> ServedFunc
         created_ms: 0,
         routes,
         suspended: false,
+        callers: Vec::new(),
         split: TrafficSplit {
             stable: Some(revision.name().clone()),
             ..TrafficSplit::default()

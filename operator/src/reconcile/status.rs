@@ -122,6 +122,7 @@ fn accepted(parts: &Parts<'_>, old: &EdgeFunctionStatus) -> Option<AcceptedStatu
         routes: spec.routes.clone(),
         placement: Some(spec.placement.clone())
             .filter(|placement| *placement != Default::default()),
+        callers: spec.callers.clone(),
         suspend: spec.suspend,
     };
     let before = old.accepted.as_ref();
@@ -147,6 +148,7 @@ fn same_effect(left: &AcceptedStatus, right: &AcceptedStatus) -> bool {
     left.version.is_some()
         && left.routes == right.routes
         && left.placement == right.placement
+        && left.callers == right.callers
         && left.suspend == right.suspend
 }
 

@@ -17,6 +17,7 @@ use crds::{
 };
 use hmac::{Hmac, Mac};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use node_api::ca_certificates::CaCertificates;
 use node_api::redis_url::{RedisUrl, RedisUrlError};
 use sha2::{Digest, Sha256};
 
@@ -54,6 +55,8 @@ pub struct ResolvedReferences {
     pub env: Vec<EnvEntry>,
     /// Configuration entries; ConfigMaps by value.
     pub config: Vec<ConfigEntry>,
+    /// Certificates of authorities that outbound requests trust, by value, in PEM.
+    pub ca_certificates: Option<String>,
     /// Keyed hashes of all referenced content.
     pub references: Vec<ReferenceHash>,
 }
@@ -103,6 +106,11 @@ pub fn settle(
             unusable.push(error);
         }
     }
+    if let Some(selector) = &runtime.ca
+        && let Err(error) = settled.add_ca(selector, content, hash_key)
+    {
+        unusable.push(error);
+    }
     settled.references.sort();
     settled.references.dedup();
     if unusable.is_empty() {
@@ -135,6 +143,9 @@ pub fn name(
         }
         if !runtime.egress.is_empty() {
             fields.insert("egress".to_owned(), runtime.egress.clone().into());
+        }
+        if let Some(certificates) = &settled.ca_certificates {
+            fields.insert("caCertificates".to_owned(), certificates.clone().into());
         }
     }
     let mut hasher = Sha256::new();
@@ -207,6 +218,7 @@ pub fn object(
         instances: function.spec.instances.clone(),
         key_value: function.spec.key_value.clone(),
         egress: function.spec.egress.clone(),
+        ca_certificates: settled.ca_certificates,
         references: settled.references,
     };
     EdgeRevision {
@@ -358,6 +370,31 @@ impl ResolvedReferences {
         }
         let hash = hash(hash_key, &url);
         self.refer(ReferenceKind::Secret, &name, Some(&key), hash);
+        Ok(())
+    }
+
+    /// Adds the certificates of authorities, which are copied.
+    fn add_ca(
+        &mut self,
+        KeySelector { name, key }: &KeySelector,
+        content: &impl Content,
+        hash_key: &[u8],
+    ) -> Result<(), UnusableReference> {
+        let field = || "spec.egress.caConfigMapRef".to_owned();
+        let certificates = content
+            .config_map(name)
+            .and_then(|mut data| data.remove(key))
+            .ok_or_else(|| UnusableReference::missing_key(field(), "ConfigMap", name, key))?;
+        CaCertificates::parse(&certificates).map_err(|error| UnusableReference {
+            field: field(),
+            reason: reasons::INVALID_SPEC,
+            message: format!(
+                "nodes cannot use the value of key {key:?} in the ConfigMap {name:?}: {error}"
+            ),
+        })?;
+        let hash = hash(hash_key, certificates.as_bytes());
+        self.refer(ReferenceKind::ConfigMap, name, Some(key), hash);
+        self.ca_certificates = Some(certificates);
         Ok(())
     }
 

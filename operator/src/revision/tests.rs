@@ -134,6 +134,87 @@ fn a_url_that_cannot_be_used_is_explained_without_showing_it() {
     }
 }
 
+/// A ConfigMap `trust` with this value of `ca.crt`.
+struct Trust(String);
+
+impl Content for Trust {
+    fn config_map(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        (name == "trust").then(|| BTreeMap::from([("ca.crt".to_owned(), self.0.clone())]))
+    }
+    fn secret(&self, _: &str, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+fn authority() -> String {
+    let params = rcgen::CertificateParams::new(vec!["ca.example".to_owned()]).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    params.self_signed(&key).unwrap().pem()
+}
+
+fn trusting(name: &str, key: Option<&str>) -> Runtime {
+    let reference = crds::function::CaReference {
+        name: name.into(),
+        key: key.map(Into::into),
+    };
+    Runtime {
+        ca: Some(reference.selector()),
+        ..Runtime::default()
+    }
+}
+
+#[test]
+fn certificates_of_authorities_are_copied_and_others_are_another_revision() {
+    let (one, two) = (authority(), authority());
+    let runtime = trusting("trust", None);
+    let settled = |pem: &String| settle(&runtime, &Trust(pem.clone()), b"key").unwrap();
+    let (first, second) = (settled(&one), settled(&two));
+    assert_eq!(first.references[0].key.as_deref(), Some("ca.crt"));
+    let code = ComponentImage::default();
+    let named = |settled| name("f", &code, &runtime, settled);
+    assert_ne!(named(&first), named(&second));
+    // another use of the same content is another revision, too
+    let unused = ResolvedReferences {
+        ca_certificates: None,
+        ..first.clone()
+    };
+    assert_ne!(named(&first), named(&unused));
+    let object = object(&EdgeFunction::default(), "f-1", 1, &code, first);
+    assert_eq!(object.spec.ca_certificates, Some(one));
+}
+
+#[test]
+fn certificates_that_nodes_could_not_use_are_refused_in_words() {
+    let refused = |name: &str, key, pem: &str| {
+        let unusable = settle(&trusting(name, key), &Trust(pem.to_owned()), b"key").unwrap_err();
+        let [one] = &*unusable else {
+            panic!("{unusable:?}")
+        };
+        assert_eq!(one.field, "spec.egress.caConfigMapRef");
+        (one.reason, one.message.clone())
+    };
+    let good = authority();
+    for (name, key) in [("other", None), ("trust", Some("other.crt"))] {
+        let (reason, message) = refused(name, key, &good);
+        assert_eq!(reason, reasons::MISSING_REFERENCE);
+        let key = key.unwrap_or("ca.crt");
+        assert!(message.contains(name) && message.contains(key), "{message}");
+    }
+    let large = good.repeat(1_000);
+    for (pem, part) in [
+        ("", "no certificate in PEM"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA", "has no end"),
+        (large.as_str(), "at most 256 KiB"),
+    ] {
+        let (reason, message) = refused("trust", None, pem);
+        assert_eq!(reason, reasons::INVALID_SPEC);
+        assert!(
+            message.contains(part) && message.contains("\"trust\""),
+            "{message}"
+        );
+    }
+}
+
 #[test]
 fn content_that_does_not_fit_into_a_revision_is_named_with_its_size() {
     struct Large;

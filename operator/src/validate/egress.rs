@@ -1,20 +1,15 @@
 //! Checks `egress.allow` with the code that nodes read it with, so that no node refuses what was accepted.
 
 use crds::EdgeFunctionSpec;
-use crds::conditions::reasons;
-use node_api::egress::{EgressEntry, EgressHost, MAX_ENTRIES, may_call};
+use node_api::egress::{EgressEntry, MAX_ENTRIES};
 
 use super::Violation;
 
 const FIELD: &str = "spec.egress.allow";
 
-/// Reads the entries of a function in `namespace`. Returns their canonical forms in ascending order, so that equal lists are
-/// equal however they are written.
-pub(super) fn read(
-    namespace: &str,
-    spec: &EdgeFunctionSpec,
-    violations: &mut Vec<Violation>,
-) -> Vec<String> {
+/// Reads the entries of a function. Returns their canonical forms in ascending order, so that equal lists are equal however
+/// they are written.
+pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Vec<String> {
     let entries = spec.egress.iter().flat_map(|egress| &egress.allow);
     let mut canonical = Vec::new();
     for (index, entry) in entries.enumerate() {
@@ -24,17 +19,6 @@ pub(super) fn read(
             break;
         }
         match EgressEntry::parse(entry) {
-            Ok(EgressEntry {
-                host: EgressHost::Function(callee),
-                ..
-            }) if !may_call(namespace, &callee) => violations.push(Violation::new(
-                reasons::NOT_YET_SUPPORTED,
-                FIELD,
-                format!(
-                    "{entry:?}: this version has no grants between namespaces, so a function in {namespace:?} calls \
-                     functions in {namespace:?} only; allow one of the hosts of {callee} instead"
-                ),
-            )),
             Ok(entry) => canonical.push(entry.to_string()),
             Err(error) => violations.push(Violation::invalid(
                 format!("{FIELD}[{index}]"),
@@ -50,6 +34,8 @@ pub(super) fn read(
 
 #[cfg(test)]
 mod tests {
+    use crds::conditions::reasons;
+
     use super::super::tests::violations;
     use super::*;
 
@@ -72,16 +58,13 @@ mod tests {
         );
     }
 
-    /// HK-2: a function calls functions of its namespace only. The test functions are in `shop`.
+    /// Whether a function of another namespace exists, and grants calls, decides nothing here: nodes check each call.
     #[test]
-    fn calls_stay_in_their_namespace() {
+    fn calls_into_other_namespaces_are_accepted() {
         for (entry, reason) in [
             ("function://shop/prices", None),
             ("function://Shop/f", None),
-            (
-                "function://blog/prices",
-                Some((reasons::NOT_YET_SUPPORTED, FIELD.to_owned())),
-            ),
+            ("function://blog/prices", None),
             (
                 "function://prices",
                 Some((reasons::INVALID_SPEC, "spec.egress.allow[0]".to_owned())),
@@ -101,7 +84,7 @@ mod tests {
         }))
         .unwrap();
         let mut violations = Vec::new();
-        let read = read("shop", &spec, &mut violations);
+        let read = read(&spec, &mut violations);
         let expected = [
             "function://shop/f",
             "https://a.example",

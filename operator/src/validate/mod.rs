@@ -14,7 +14,7 @@ mod unsupported;
 use std::collections::BTreeSet;
 
 use crds::conditions::reasons;
-use crds::function::{ALL_NODES, Placement, Route};
+use crds::function::{ALL_NODES, Caller, Placement, Route};
 use crds::{EdgeFunction, EdgeFunctionSpec, RolloutPolicy};
 use operator_core::rollout::Policy;
 
@@ -42,6 +42,8 @@ pub struct Accepted {
     pub routes: Vec<Route>,
     /// Nodes on which the function runs.
     pub placement: Placement,
+    /// Functions of other namespaces that may call the function.
+    pub callers: Vec<Caller>,
     /// Whether the function is suspended and answers 503 on every node.
     pub suspend: bool,
     /// How a new revision takes over.
@@ -150,6 +152,10 @@ pub fn references(function: &EdgeFunction) -> References {
     found
         .config_maps
         .extend(maps.map(|reference| reference.name.clone()));
+    let ca = runtime::ca(&function.spec).into_iter();
+    found
+        .config_maps
+        .extend(ca.map(|reference| reference.name.clone()));
     found.pull_secrets = function
         .spec
         .source
@@ -170,7 +176,7 @@ pub fn references(function: &EdgeFunction) -> References {
 #[must_use]
 pub fn revision_part(function: &EdgeFunction) -> Option<Runtime> {
     let mut violations = Vec::new();
-    let runtime = runtime::read(namespace(function), &function.spec, &mut violations);
+    let runtime = runtime::read(&function.spec, &mut violations);
     violations.is_empty().then_some(runtime)
 }
 
@@ -185,7 +191,7 @@ pub fn validate(
     let spec = &function.spec;
     let mut violations = Vec::new();
     routes::check(&spec.routes, &mut violations);
-    let runtime = runtime::read(namespace(function), spec, &mut violations);
+    let runtime = runtime::read(spec, &mut violations);
     let policy_name = spec
         .rollout
         .as_ref()
@@ -226,16 +232,13 @@ pub fn validate(
     Ok(Accepted {
         routes: spec.routes.clone(),
         placement: placement(spec),
+        callers: spec.callers.clone(),
         suspend: spec.suspend.unwrap_or_default(),
         policy,
         policy_name,
         runtime,
         history_limit: spec.revision_history_limit.unwrap_or(HISTORY) as usize,
     })
-}
-
-fn namespace(function: &EdgeFunction) -> &str {
-    function.metadata.namespace.as_deref().unwrap_or_default()
 }
 
 /// The placement, without the number of replicas that means all nodes.

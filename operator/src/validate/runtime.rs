@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crds::EdgeFunctionSpec;
-use crds::function::{ConfigEntry, EnvEntry, KeyValueStore};
+use crds::function::{CaReference, ConfigEntry, EnvEntry, KeySelector, KeyValueStore};
 
 use super::{Violation, egress, key_value};
 
@@ -19,6 +19,8 @@ pub struct Runtime {
     pub key_value: Vec<KeyValueStore>,
     /// Outbound requests that the component may send: the entries in canonical form, sorted.
     pub egress: Vec<String>,
+    /// Key of a ConfigMap with the certificates that outbound requests trust beside those of the nodes.
+    pub ca: Option<KeySelector>,
     /// Limits, with defaults applied.
     pub limits: Limits,
     /// Reuse of instances, with defaults applied.
@@ -83,21 +85,22 @@ impl Default for Limits {
     }
 }
 
-/// Converts fields of a function in `namespace` that the schema has accepted; a value that still cannot be parsed is a
-/// violation.
-pub(super) fn read(
-    namespace: &str,
-    spec: &EdgeFunctionSpec,
-    violations: &mut Vec<Violation>,
-) -> Runtime {
+/// Converts fields of a function that the schema has accepted; a value that still cannot be parsed is a violation.
+pub(super) fn read(spec: &EdgeFunctionSpec, violations: &mut Vec<Violation>) -> Runtime {
     Runtime {
         env: spec.env.clone(),
         config: spec.config.clone(),
         key_value: key_value::read(&spec.key_value, violations),
-        egress: egress::read(namespace, spec, violations),
+        egress: egress::read(spec, violations),
+        ca: ca(spec).map(CaReference::selector),
         limits: limits(spec.limits.as_ref(), violations),
         reuse: reuse(spec.instances.as_ref(), violations),
     }
+}
+
+/// Reference of a spec to the certificates of authorities.
+pub(super) fn ca(spec: &EdgeFunctionSpec) -> Option<&CaReference> {
+    spec.egress.as_ref()?.ca_config_map_ref.as_ref()
 }
 
 /// Reuse of instances with defaults applied.

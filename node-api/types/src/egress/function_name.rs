@@ -39,13 +39,6 @@ pub fn function_name(function: &FunctionKey) -> String {
     format!("{}.{}.{FUNCTION_DOMAIN}", function.name, function.namespace)
 }
 
-/// Returns whether a function in `namespace` may call another function. A call into another namespace needs a grant of that
-/// namespace, and there is no kind of object yet that expresses one.
-#[must_use]
-pub fn may_call(namespace: &str, callee: &FunctionKey) -> bool {
-    *callee.namespace == *namespace
-}
-
 /// Returns the key with these names, in lower case, if both are DNS labels.
 pub(super) fn function_key(namespace: &str, name: &str) -> Option<FunctionKey> {
     let (namespace, name) = (namespace.to_ascii_lowercase(), name.to_ascii_lowercase());

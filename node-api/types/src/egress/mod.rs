@@ -30,9 +30,7 @@ use crate::address::{Reach, reach};
 use function_name::function_key;
 
 pub use error::EgressEntryError;
-pub use function_name::{
-    FUNCTION_DOMAIN, called_function, function_name, is_function_domain, may_call,
-};
+pub use function_name::{FUNCTION_DOMAIN, called_function, function_name, is_function_domain};
 pub use name::{NameError, ends_in_number, normalise_name};
 
 /// Maximum length of an entry, in bytes.

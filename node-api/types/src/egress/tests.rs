@@ -73,8 +73,6 @@ fn names_of_functions_have_two_labels_before_their_domain() {
             assert_eq!(function_name(&key), name);
         }
     }
-    let prices = FunctionKey::new("shop", "prices");
-    assert!(may_call("shop", &prices) && !may_call("blog", &prices));
 }
 
 /// HE-6: what is not an entry, and the fix that its message names.

@@ -5,8 +5,12 @@
 pub enum DenialReason {
     /// No entry of `egress.allow` matches.
     NotAllowed,
+    /// The called function is in another namespace, and no function there names the caller.
+    NotGranted,
     /// The URI or the method is malformed or ambiguous.
     InvalidTarget,
+    /// The administrator of the cluster denies the host to all functions.
+    DeniedHost,
     /// No function may reach the address, or it is private and no entry allows it.
     Address,
     /// Too many outbound requests of the request, the function or the node are in flight.
@@ -34,9 +38,11 @@ pub enum EgressOutcome {
 
 impl DenialReason {
     /// All reasons in the order of their indices.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::NotAllowed,
+        Self::NotGranted,
         Self::InvalidTarget,
+        Self::DeniedHost,
         Self::Address,
         Self::Limit,
     ];
@@ -46,7 +52,9 @@ impl DenialReason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::NotAllowed => "not_allowed",
+            Self::NotGranted => "not_granted",
             Self::InvalidTarget => "invalid_target",
+            Self::DeniedHost => "denied_host",
             Self::Address => "address",
             Self::Limit => "limit",
         }

@@ -18,6 +18,7 @@
 mod address_floor;
 mod allow;
 mod denial;
+mod denied_host;
 mod message;
 mod target;
 #[cfg(test)]
@@ -26,8 +27,7 @@ mod tests;
 pub use address_floor::{AddressFloor, AddressRefusal};
 pub use allow::{AllowList, InvalidEntry};
 pub use denial::{DenialReason, EgressOutcome};
+pub use denied_host::{DeniedHost, DeniedHostError, DeniedHosts};
 pub use message::{rewrite_request, rewrite_response};
-pub use node_api_types::egress::{
-    EgressEntry, EgressEntryError, EgressHost, EgressScheme, may_call,
-};
+pub use node_api_types::egress::{EgressEntry, EgressEntryError, EgressHost, EgressScheme};
 pub use target::{OutboundTarget, TargetError, TargetHost};

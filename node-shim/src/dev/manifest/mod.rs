@@ -253,6 +253,7 @@ fn function(
             created: u64::try_from(created).unwrap_or(u64::MAX),
             routes: record::routes(&spec),
             suspended: spec.suspend,
+            callers: record::callers(&spec),
             definitions: vec![definition],
             ..wire::FunctionRecord::default()
         },

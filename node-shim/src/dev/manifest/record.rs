@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use node_api::ca_certificates::CaCertificates;
 use node_api::v1 as wire;
 use node_api::v1::env_var::Kind;
 use node_api::v1::key_value_store::Kind as StoreKind;
@@ -9,14 +10,26 @@ use node_api::v1::key_value_store::Kind as StoreKind;
 use super::check::Violations;
 use super::objects::Objects;
 use super::spec::{
-    ConfigEntry, HeaderMatch, HeaderMatchType, KeySelector, Limits, PathMatch, PathMatchType,
-    Route, Spec, Store, ValueSource, Variable,
+    ConfigEntry, Egress, HeaderMatch, HeaderMatchType, KeySelector, Limits, PathMatch,
+    PathMatchType, Route, Spec, Store, ValueSource, Variable,
 };
 use node_shim_core::table::Limits as Defaults;
 
 /// Converts the routes of a function, in the order of the manifest.
 pub(super) fn routes(spec: &Spec) -> Vec<wire::Route> {
     spec.routes.iter().map(route).collect()
+}
+
+/// Converts the functions of other namespaces that may call a function.
+pub(super) fn callers(spec: &Spec) -> Vec<wire::Caller> {
+    let callers = spec.callers.iter().map(|caller| wire::Caller {
+        namespace: caller.namespace.0.clone(),
+        name: caller
+            .name
+            .as_ref()
+            .map_or(String::new(), |name| name.0.clone()),
+    });
+    callers.collect()
 }
 
 fn route(route: &Route) -> wire::Route {
@@ -92,6 +105,7 @@ pub(super) fn definition(
         reuse_max_requests: reuse.max_requests.map_or(0, |count| count.0),
         reuse_idle_timeout: reuse.idle_timeout.map_or(0, |span| span.0),
         key_value: stores,
+        ca_certificates: references.authorities(&spec.egress, violations),
         ..wire::Definition::default()
     }
 }
@@ -225,6 +239,31 @@ impl References<'_> {
         })
     }
 
+    /// Returns the certificates of the authorities that outbound requests trust, in PEM; empty if there are none.
+    fn authorities(&self, egress: &Egress, violations: &mut Violations) -> String {
+        let Some(reference) = &egress.ca_config_map_ref else {
+            return String::new();
+        };
+        let name = &reference.name.0;
+        let key = reference.key.as_ref().map_or(CA_KEY, |key| &key.0);
+        let map = self.objects.config_map(self.namespace, name);
+        let Some(certificates) = map.and_then(|data| data.get(key)) else {
+            let message = format!(
+                "the ConfigMap {name:?} or its key {key:?} does not exist in this namespace ({}){HELP}",
+                self.namespace
+            );
+            violations.add(CA_FIELD, message);
+            return String::new();
+        };
+        if let Err(error) = CaCertificates::parse(certificates) {
+            let message = format!(
+                "nodes cannot use the value of key {key:?} in the ConfigMap {name:?}: {error}"
+            );
+            violations.add(CA_FIELD, message);
+        }
+        certificates.clone()
+    }
+
     /// Merges entries by name; a later one replaces an earlier one.
     fn config(&self, entries: &[ConfigEntry], violations: &mut Violations) -> Vec<wire::EnvVar> {
         let mut merged: BTreeMap<&str, &str> = BTreeMap::new();
@@ -253,6 +292,9 @@ impl References<'_> {
     }
 }
 
+/// Field that names the ConfigMap with the certificates of authorities, and the key that it has by default.
+const CA_FIELD: &str = "spec.egress.caConfigMapRef";
+const CA_KEY: &str = "ca.crt";
 /// Key of a Secret that holds the URL of a Redis server.
 const URL: &str = "url";
 /// Where objects come from without a cluster.

@@ -54,6 +54,8 @@ pub(super) struct Spec {
     #[serde(default)]
     pub(super) egress: Egress,
     #[serde(default)]
+    pub(super) callers: Vec<Caller>,
+    #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) instances: Instances,
@@ -179,10 +181,25 @@ pub(super) struct Redis {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Egress {
     #[serde(default)]
     pub(super) allow: Vec<Target>,
+    pub(super) ca_config_map_ref: Option<CaReference>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Caller {
+    pub(super) namespace: Label,
+    pub(super) name: Option<Label>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CaReference {
+    pub(super) name: Text,
+    pub(super) key: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -138,6 +138,43 @@ stringData: {{ url: 'redis://localhost' }}
 }
 
 #[test]
+fn certificates_of_authorities_come_from_a_config_map_of_the_manifest() {
+    let params = rcgen::CertificateParams::new(vec!["ca.example".to_owned()]).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    let manifest = |reference: &str, data: &serde_json::Value| {
+        let map =
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: c }}\ndata: {data}\n");
+        let function = function(&format!(
+            "{MINIMAL}  egress: {{ caConfigMapRef: {reference} }}\n"
+        ));
+        format!("{map}---\n{function}")
+    };
+    for (reference, key) in [("{ name: c }", "ca.crt"), ("{ name: c, key: own }", "own")] {
+        let text = manifest(reference, &serde_json::json!({ key: pem }));
+        let record = read(&texts(&text)).unwrap().functions[0].record("v1", "sha256:0", 7);
+        assert_eq!(record.definitions[0].ca_certificates, pem);
+    }
+    for (value, expected) in [
+        (
+            serde_json::json!({}),
+            "the ConfigMap \"c\" or its key \"ca.crt\" does not exist",
+        ),
+        (
+            serde_json::json!({ "ca.crt": "x" }),
+            "it has no certificate in PEM",
+        ),
+    ] {
+        let message = error(&manifest("{ name: c }", &value));
+        let field = "default/f: spec.egress.caConfigMapRef: ";
+        assert!(
+            message.contains(field) && message.contains(expected),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_wrong_value_is_named_with_its_line() {
     for (fields, line, expected) in [
         (

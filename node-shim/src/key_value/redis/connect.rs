@@ -22,7 +22,7 @@ use tokio_util::either::Either;
 use super::failure;
 use super::flow::{Flow, GuardedStream};
 use crate::descriptors;
-use crate::egress::{EgressOptions, ResolveError, client_config};
+use crate::egress::{EgressOptions, FunctionAuthorities, ResolveError, client_config};
 use crate::keyed_limit::{KeyedLimit, KeyedPermit};
 
 /// Maximum time to connect, from the name to the login.
@@ -38,6 +38,8 @@ const LOGIN_REPLIES: u64 = 64 << 10;
 
 const UNREACHABLE: KeyValueError =
     KeyValueError::Unavailable("it accepts no connection at its address");
+const DENIED_HOST: KeyValueError =
+    KeyValueError::Denied("the administrator of the cluster denies its host to all functions");
 const SLOW: KeyValueError = KeyValueError::Unavailable("it did not accept a connection within 2 s");
 
 /// How a node connects to Redis servers: the network and the floor of outbound requests, and limits.
@@ -81,11 +83,12 @@ impl RedisNetwork {
         }
     }
 
-    /// Connects and logs in.
+    /// Connects and logs in. `authorities` are trusted in addition to those of the node.
     pub(super) async fn connect(
         &self,
         namespace: &Arc<str>,
         url: &RedisUrl,
+        authorities: Option<&FunctionAuthorities>,
     ) -> Result<Connected, KeyValueError> {
         let places = self.places(namespace)?;
         let connected = async {
@@ -94,7 +97,7 @@ impl RedisNetwork {
             // small commands must not wait for acknowledgements
             let _ = stream.set_nodelay(true);
             let stream = if url.tls {
-                Either::Left(self.encrypt(&url.host, stream).await?)
+                Either::Left(self.encrypt(&url.host, authorities, stream).await?)
             } else {
                 Either::Right(stream)
             };
@@ -141,6 +144,9 @@ impl RedisNetwork {
             RedisHost::Address(address) => vec![*address],
             RedisHost::Name(name) if name == LOCALHOST => {
                 vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            }
+            RedisHost::Name(name) if self.options.denied_hosts.find(name).is_some() => {
+                return Err(DENIED_HOST);
             }
             RedisHost::Name(name) => {
                 let resolved = self.options.network.resolve(name).await;
@@ -195,13 +201,16 @@ impl RedisNetwork {
     async fn encrypt(
         &self,
         host: &RedisHost,
+        authorities: Option<&FunctionAuthorities>,
         stream: TcpStream,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, KeyValueError> {
         const FAILED: KeyValueError = KeyValueError::Unavailable("the TLS handshake failed");
-        let config = self
-            .tls
-            .get_or_init(|| client_config(self.options.roots.as_ref(), &[]));
-        let config = config.clone().map_err(|_| FAILED)?;
+        let node = self.options.roots.as_ref();
+        let config = match authorities {
+            Some(authorities) => authorities.redis_config(node),
+            None => self.tls.get_or_init(|| client_config(node, &[])).clone(),
+        };
+        let config = config.map_err(|_| FAILED)?;
         let name = match host {
             RedisHost::Name(name) => ServerName::try_from(name.clone()).map_err(|_| FAILED)?,
             RedisHost::Address(address) => ServerName::from(*address),

@@ -163,7 +163,8 @@ impl Connector {
 
     async fn establish(self: &Arc<Self>) -> Result<Arc<Live>, KeyValueError> {
         let url = self.target.url().ok_or(failure::LOST)?;
-        let connected = self.network.connect(&self.bucket.namespace, &url).await?;
+        let (namespace, authorities) = (&self.bucket.namespace, self.target.authorities());
+        let connected = self.network.connect(namespace, &url, authorities).await?;
         let Connected {
             connection,
             driver,

@@ -296,6 +296,7 @@ fn merge(
         offered.accepted = have.accepted;
         offered.routes.clone_from(&have.routes);
         offered.suspended = have.suspended;
+        offered.callers.clone_from(&have.callers);
     }
     if !split {
         offered.split.clone_from(&have.split);

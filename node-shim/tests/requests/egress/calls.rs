@@ -32,16 +32,21 @@ pub(super) struct Functions {
 impl Functions {
     /// Functions that may call `a` and `b` of the namespace `ns`. A connection would be refused.
     fn new() -> Self {
+        Self::allowing(&["function://ns/a", "function://ns/b"])
+    }
+
+    /// Functions with these entries of `egress.allow`. A connection would be refused.
+    pub(super) fn allowing(entries: &[&str]) -> Self {
         let network = TestNetwork::new(Reaction::Refuse);
         Self {
-            setup: setup(&network, &["function://ns/a", "function://ns/b"]),
+            setup: setup(&network, entries),
             counters: CounterTable::new(),
             network,
             served: Vec::new(),
         }
     }
 
-    fn add(&mut self, namespace: &str, name: &str, wasm: &[u8]) {
+    pub(super) fn add(&mut self, namespace: &str, name: &str, wasm: &[u8]) {
         let key = FunctionKey::new(namespace, name);
         let revision = self.setup.revision_of(key, "r1", wasm, &self.counters);
         let route = Route {
@@ -52,7 +57,7 @@ impl Functions {
     }
 
     /// Changes the function that was added last.
-    fn change(&mut self, change: impl FnOnce(&mut ServedFunction)) {
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut ServedFunction)) {
         change(self.served.last_mut().unwrap());
     }
 
@@ -63,8 +68,13 @@ impl Functions {
 
     pub(super) fn start(&self) -> Node {
         let node = self.setup.start_empty(self.counters.clone());
-        node.publish(self.served.clone());
+        self.publish(&node);
         node
+    }
+
+    /// Gives a node the functions as they are now.
+    pub(super) fn publish(&self, node: &Node) {
+        node.publish(self.served.clone());
     }
 }
 
@@ -76,7 +86,7 @@ pub(super) fn calling_b(call: &Call<'_>, b: &[u8]) -> Functions {
     functions
 }
 
-fn ask(node: &Node, host: &str) -> Reply {
+pub(super) fn ask(node: &Node, host: &str) -> Reply {
     once(
         node.address(),
         format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"),
@@ -153,12 +163,12 @@ fn calls_are_denied_or_refused() {
             "denied_total reason=not_allowed",
         ),
         ("function://ns/a", B, 15, "denied_total reason=not_allowed"),
-        // a function of another namespace, even if the operator had accepted the entry
+        // a function of another namespace
         (
             "function://other/b",
             "b.other.selvage.internal",
             15,
-            "denied_total reason=not_allowed",
+            "denied_total reason=not_granted",
         ),
         (
             "function://ns/b",
@@ -193,7 +203,7 @@ fn calls_are_denied_or_refused() {
         assert!(functions.network.connected().is_empty());
         assert_eq!(node.outcomes(1).len(), 1, "no function was called");
         let help = match (entry, code) {
-            ("function://other/b", _) => "a function in ns calls functions in ns only",
+            ("function://other/b", _) => "callers: [{namespace: \"ns\", name: \"a\"}]",
             (_, 15) => "egress.allow: [\"function://ns/b\"]",
             (_, 6) => "give both functions the same spec.placement",
             _ => "http://<function>.<namespace>.selvage.internal",
@@ -283,7 +293,7 @@ fn the_called_function_chooses_its_revision() {
             });
             served.candidate = RevisionSlot::Ready(candidate.clone());
         });
-        node.publish(functions.served.clone());
+        functions.publish(&node);
         for _ in 0..5 {
             assert_eq!(ask(&node, "a.example").status, status);
         }

@@ -1,6 +1,8 @@
 //! Outbound requests of guests: allowed, denied, failing, and cancelled with the request that sent them.
 
 mod calls;
+mod denied_hosts;
+mod grants;
 mod hops;
 mod origin;
 mod spans;

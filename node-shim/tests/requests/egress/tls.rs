@@ -11,6 +11,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use node_shim::counters::CounterTable;
+use node_shim::egress::FunctionAuthorities;
+use node_shim_core::table::{FunctionKey, Route};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,9 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::origin::TestNetwork;
 use super::{counted, setup};
-use crate::support::node::{Node, PATIENCE};
+use crate::support::node::{Node, PATIENCE, Setup, served};
 use crate::support::outbound::Call;
-use crate::support::wire::{Wire, get};
+use crate::support::wire::{Wire, get, once};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -110,6 +113,12 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper
     Ok(response.unwrap())
 }
 
+/// Returns authorities of a function, as they are in a ConfigMap.
+fn of_function(authority: &Authority) -> Option<Arc<FunctionAuthorities>> {
+    let authorities = FunctionAuthorities::parse(&authority.pem()).unwrap();
+    Some(Arc::new(authorities))
+}
+
 fn node(address: SocketAddr, roots: Arc<RootCertStore>) -> (Node, Arc<TestNetwork>) {
     let network = TestNetwork::to(address);
     let call = Call {
@@ -173,4 +182,79 @@ fn he_10_certificates_are_verified() {
         assert_eq!(counted(&node), ["requests_total outcome=tls 1"]);
         node.is_quiet();
     }
+}
+
+/// HE-10: an authority of a function is trusted for that function only, and only while its revision names it: no other one
+/// uses a connection that was verified with it.
+#[test]
+fn he_10_an_authority_of_a_function_is_trusted_for_no_other() {
+    let (public, private) = (authority(), authority());
+    let call = Call {
+        https: true,
+        ..Call::get("api.example")
+    };
+    for kind in [Origin::Http2, Origin::Http1] {
+        let (address, _requests) = start(&private, kind);
+        let network = TestNetwork::to(address);
+        let mut setup = setup(&network, &["https://api.example"]);
+        setup.options.egress.roots = Some(roots(&public));
+        let counters = CounterTable::new();
+        let node = setup.start_empty(counters.clone());
+        let function = |name: &str, revision: &str, trusted: Option<&Authority>| {
+            let mut setup = Setup {
+                authorities: trusted.and_then(of_function),
+                ..Setup::default()
+            };
+            setup.egress = vec!["https://api.example".to_owned()];
+            let key = FunctionKey::new("ns", name);
+            let revision = setup.revision_of(key, revision, &call.guest(), &counters);
+            let route = Route {
+                hosts: vec![format!("{name}.example")],
+                ..Route::default()
+            };
+            served(&revision, vec![route])
+        };
+        let status = |name: &str| {
+            let request = format!("GET / HTTP/1.1\r\nhost: {name}.example\r\n\r\n");
+            once(node.address(), request).status
+        };
+        let other = function("b", "r1", None);
+        node.publish(vec![function("a", "r1", Some(&private)), other.clone()]);
+        // error code 13 is TLS-certificate-error
+        assert_eq!([status("a"), status("b"), status("a")], [201, 213, 201]);
+        node.publish(vec![function("a", "r2", None), other.clone()]);
+        assert_eq!(status("a"), 213, "a connection of r1 was used");
+        node.publish(vec![function("a", "r3", Some(&public)), other]);
+        assert_eq!(status("a"), 213, "another authority");
+        let mut counts = counted(&node);
+        counts.sort_unstable();
+        assert_eq!(
+            counts,
+            [
+                "requests_total outcome=response 2",
+                "requests_total outcome=tls 1",
+                "requests_total outcome=tls 1",
+                "requests_total outcome=tls 1",
+            ]
+        );
+        assert_eq!(network.connected().len(), 4, "r1 has kept its connection");
+        node.is_quiet();
+    }
+}
+
+/// The authorities of the node are trusted beside those of the function.
+#[test]
+fn an_authority_of_a_function_replaces_none_of_the_node() {
+    let (public, private) = (authority(), authority());
+    let (address, _requests) = start(&public, Origin::Http2);
+    let network = TestNetwork::to(address);
+    let call = Call {
+        https: true,
+        ..Call::get("api.example")
+    };
+    let mut setup = setup(&network, &["https://api.example"]);
+    setup.options.egress.roots = Some(roots(&public));
+    setup.authorities = of_function(&private);
+    let node = setup.start(&call.guest());
+    assert_eq!(get(node.address(), "/").status, 201);
 }

@@ -284,6 +284,7 @@ fn change_between(
         && held.accepted == record.accepted
         && held.routes == record.routes
         && held.suspended == record.suspended
+        && held.callers == record.callers
         && held.definitions == record.definitions;
     if !same_frame || old.placement != *placement {
         Some(Change::Whole)
@@ -312,6 +313,7 @@ fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
         record.accepted = held.accepted;
         record.routes.clone_from(&held.routes);
         record.suspended = held.suspended;
+        record.callers.clone_from(&held.callers);
     }
 }
 

@@ -5,7 +5,8 @@ mod projector;
 use std::collections::BTreeSet;
 
 use crds::function::{
-    HeaderMatchType, KeySelector, KeyValueStore, PathMatchType, Placement as PlacementSpec, Store,
+    Caller, HeaderMatchType, KeySelector, KeyValueStore, PathMatchType, Placement as PlacementSpec,
+    Store,
 };
 use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision, ReferenceKind};
 use node_api::{FencingToken, v1};
@@ -71,6 +72,7 @@ pub fn record(
         }),
         routes: accepted.routes.iter().map(route).collect(),
         suspended: accepted.suspend,
+        callers: accepted.callers.iter().map(caller).collect(),
         definitions: revisions
             .iter()
             .map(|revision| definition(revision, secrets))
@@ -215,6 +217,7 @@ fn definition(revision: &EdgeRevision, secrets: &impl SecretValues) -> v1::Defin
             .iter()
             .map(|store| key_value(store, revision, secrets))
             .collect(),
+        ca_certificates: spec.ca_certificates.clone().unwrap_or_default(),
     }
 }
 
@@ -310,6 +313,13 @@ fn wire_limits(limits: &Limits) -> v1::Limits {
 
 fn duration_ms(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn caller(caller: &Caller) -> v1::Caller {
+    v1::Caller {
+        namespace: caller.namespace.clone(),
+        name: caller.name.clone().unwrap_or_default(),
+    }
 }
 
 fn route(route: &crds::function::Route) -> v1::Route {

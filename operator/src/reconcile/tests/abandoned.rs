@@ -348,11 +348,11 @@ async fn a_configuration_that_is_refused_takes_the_share_away() {
     let mut story = Story::begin(None);
     story.second_on_trial().await;
     edit(&story, |spec| {
-        spec["egress"] = json!({ "allow": ["function://blog/prices"] });
+        spec["egress"] = json!({ "allow": ["http://prices"] });
     });
     story.turn().await;
     assert_eq!(weight(&story), 0);
-    story.world.is_stalled("f", "NotYetSupported");
+    story.world.is_stalled("f", "InvalidSpec");
     assert_eq!(status(&story)["rollout"]["state"], "Idle");
 }
 

@@ -10,10 +10,14 @@ use crate::watch::ConfigMapState;
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 
 fn write_map(world: &World, name: &str, value: &str) {
+    write_key(world, name, "k", value);
+}
+
+fn write_key(world: &World, name: &str, key: &str, value: &str) {
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": name, "namespace": "shop", "uid": format!("uid-{name}") },
-        "data": { "k": value },
+        "data": { key: value },
     });
     world.fake.put(&format!("{MAPS}/{name}"), map);
 }
@@ -121,6 +125,54 @@ async fn a_missing_config_map_is_named_and_its_content_makes_the_revision() {
     assert_eq!(world.condition("f", "Accepted").1, "MissingReference");
     let candidate = world.status("f").candidate.unwrap();
     assert_eq!(candidate.revision, names[1], "what was made stays");
+}
+
+/// Certificates of authorities are content like any other: without them the spec is refused, and others make another
+/// revision, which is rolled out.
+#[tokio::test]
+async fn certificates_of_authorities_are_part_of_the_revision() {
+    let mut world = World::new();
+    let egress = json!({ "allow": ["https://a.example"], "caConfigMapRef": { "name": "c" } });
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({ "egress": egress }));
+    world.reconcile("f").await;
+    read_and_reconcile(&mut world).await;
+    let refused = |world: &World, expected: &str, part: &str| {
+        let (status, reason, message) = world.condition("f", "Accepted");
+        assert_eq!((status.as_str(), reason.as_str()), ("False", expected));
+        let named = message.contains("spec.egress.caConfigMapRef");
+        assert!(named && message.contains(part), "{message}");
+    };
+    refused(&world, "MissingReference", "\"ca.crt\"");
+    write_key(&world, "c", "k", &authority());
+    read_and_reconcile(&mut world).await;
+    refused(&world, "MissingReference", "\"ca.crt\"");
+    write_key(&world, "c", "ca.crt", "no certificate");
+    read_and_reconcile(&mut world).await;
+    refused(&world, "InvalidSpec", "no certificate in PEM");
+
+    let mut names = Vec::new();
+    for pem in [authority(), authority()] {
+        write_key(&world, "c", "ca.crt", &pem);
+        read_and_reconcile(&mut world).await;
+        assert_eq!(world.condition("f", "Accepted").0, "True");
+        let name = world.status("f").candidate.unwrap().revision;
+        let revision = world.fake.get(&format!("{REVISIONS}/{name}")).unwrap();
+        assert_eq!(revision["spec"]["caCertificates"], pem);
+        names.push(name);
+    }
+    assert_ne!(names[0], names[1]);
+
+    // what was made stays when the certificates are spoiled
+    write_key(&world, "c", "ca.crt", "-----BEGIN CERTIFICATE-----\n");
+    read_and_reconcile(&mut world).await;
+    refused(&world, "InvalidSpec", "not valid PEM");
+    assert_eq!(world.status("f").candidate.unwrap().revision, names[1]);
+}
+
+fn authority() -> String {
+    let params = rcgen::CertificateParams::new(vec!["ca.example".to_owned()]).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    params.self_signed(&key).unwrap().pem()
 }
 
 /// A write that changes no content, as that of a label, concerns no function.

@@ -9,9 +9,13 @@ use super::violations;
 
 /// Every leaf below `spec` that has an effect, and the code that uses it.
 const USED: &[(&str, &str)] = &[
+    ("callers[].name", "table_projection"),
+    ("callers[].namespace", "table_projection"),
     ("config[].configMapRef.name", "revision.rs settle"),
     ("config[].values{}", "revision.rs settle"),
     ("egress.allow[]", "validate/egress.rs"),
+    ("egress.caConfigMapRef.key", "revision.rs settle"),
+    ("egress.caConfigMapRef.name", "revision.rs settle"),
     ("env[].name", "revision.rs settle"),
     ("env[].value", "revision.rs settle"),
     ("env[].valueFrom.configMapKeyRef.key", "revision.rs settle"),
@@ -123,12 +127,6 @@ const USED: &[(&str, &str)] = &[
 
 /// Fields of later versions (with all fields below them), a manifest that uses one, and the field that is named.
 const REFUSED: &[(&str, &str, &str)] = &[
-    (
-        // Only the entries that call a function in another namespace.
-        "egress.allow",
-        "egress: { allow: ['function://blog/prices'] }",
-        "egress.allow",
-    ),
     (
         "rollout.abTest",
         "rollout: { abTest: { match: [{ cookies: [{ name: a }] }] } }",

@@ -47,10 +47,6 @@ fn the_default_number_of_replicas_is_all_nodes() {
 fn every_field_of_a_later_version_is_named() {
     let cases = [
         (
-            "  egress: { allow: ['function://blog/prices'] }",
-            "spec.egress.allow",
-        ),
-        (
             "  rollout: { strategy: BlueGreen }",
             "spec.rollout.strategy",
         ),

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_shim::counters::CounterTable;
+use node_shim::egress::FunctionAuthorities;
 use node_shim::key_value::{RedisTarget, StoreKind, StoreSpec};
 use redis::TypedCommands;
 use rustix::process::Signal;
@@ -19,7 +21,7 @@ use super::guests::{asks, lists, reads, swapper, tour, writes};
 use super::{DRAFT1, ask, seen, serve_all};
 use crate::program::start;
 use crate::support::key_value::{DRAFT2, counter};
-use crate::support::node::{Node, Setup, eventually};
+use crate::support::node::{Node, Setup, eventually, served};
 use crate::support::tls::Identity;
 use crate::support::wire::get;
 use server::{Proxy, Server, TestNetwork, hostile, tls_flags};
@@ -37,6 +39,18 @@ fn cart(url: &str, cache_ttl: Duration) -> StoreSpec {
         kind: StoreKind::Redis {
             target: Arc::new(target),
             cache_ttl,
+        },
+    }
+}
+
+/// Returns a store that trusts these authorities in addition to those of the node.
+fn cart_trusting(url: &str, authorities: Option<&Arc<FunctionAuthorities>>) -> StoreSpec {
+    let target = RedisTarget::new(Zeroizing::new(url.to_owned()), "shop:".to_owned());
+    StoreSpec {
+        label: "cart".into(),
+        kind: StoreKind::Redis {
+            target: Arc::new(target.unwrap().trusting(authorities)),
+            cache_ttl: Duration::ZERO,
         },
     }
 }
@@ -332,8 +346,25 @@ fn tls_verifies_the_certificate() {
         answer(&setup.clone().start(&counter(DRAFT2, 1))),
         error(refused)
     );
+    // an authority of one function opens no connection for another one of its namespace
+    let authorities = FunctionAuthorities::parse(&identity.certificate).unwrap();
+    let url = URL.replace("redis:", "rediss:");
+    let trusting = Setup {
+        stores: vec![cart_trusting(&url, Some(&Arc::new(authorities)))],
+        ..setup.clone()
+    };
+    let counters = CounterTable::new();
+    let node = setup.start_empty(counters.clone());
+    let seen_by = |setup: &Setup, revision: &str| {
+        let revision = setup.revision(revision, &counter(DRAFT2, 1), &counters);
+        node.publish(vec![served(&revision, setup.routes.clone())]);
+        answer(&node)
+    };
+    assert_eq!(seen_by(&trusting, "r1"), ok("1"));
+    assert_eq!(seen_by(&setup, "r2"), error(refused));
+    assert_eq!(seen_by(&trusting, "r3"), ok("2"));
     setup.options.egress.roots = Some(Arc::new(roots));
-    assert_eq!(answer(&setup.start(&counter(DRAFT2, 1))), ok("1"));
+    assert_eq!(answer(&setup.start(&counter(DRAFT2, 1))), ok("3"));
 }
 
 /// HE-1: what outbound requests never reach, `redis://` does not reach either.
