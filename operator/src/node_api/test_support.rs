@@ -310,6 +310,7 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
             ..v1::Definition::default()
         }],
         split: Some(split(name, serial, 0)),
+        certificates: Vec::new(),
     }
 }
 

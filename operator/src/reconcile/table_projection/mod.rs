@@ -76,6 +76,7 @@ pub fn record(
             .map(|revision| definition(revision, secrets))
             .collect(),
         split: Some(wire_split(&split, 0)),
+        certificates: Vec::new(),
     })
 }
 
@@ -341,6 +342,7 @@ fn route(route: &crds::function::Route) -> v1::Route {
             })
             .collect(),
         rewrite_prefix: route.rewrite.as_ref().map(|rewrite| rewrite.prefix.clone()),
+        certificate: String::new(),
     }
 }
 
