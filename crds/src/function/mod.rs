@@ -5,7 +5,7 @@ mod runtime;
 mod source;
 mod status;
 
-pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route};
+pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route, RouteTls};
 pub(crate) use route::{header_name, host, methods, path};
 pub use runtime::{
     CONFIG_KEYS, CONFIG_VALUE_CHARS, ConfigEntry, Egress, EnvEntry, EnvSource, Instances,

@@ -1,6 +1,7 @@
 //! The whole sentence against a small API server.
 
 mod abandoned;
+mod certificates;
 mod concerned;
 mod config_maps;
 mod crashes;
