@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ca_certificates;
+pub mod certificate;
 mod convert;
 pub mod world;
 
@@ -47,6 +48,12 @@ impl std::fmt::Debug for v1::SecretValue {
     }
 }
 
+impl std::fmt::Debug for v1::CertificatePair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificatePair").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for v1::HopKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HopKey").finish_non_exhaustive()
@@ -57,6 +64,13 @@ impl std::fmt::Debug for v1::HopKey {
 impl Drop for v1::SecretValue {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.value);
+    }
+}
+
+/// Overwrites the private key.
+impl Drop for v1::CertificatePair {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
     }
 }
 

@@ -89,11 +89,14 @@ struct RunArgs {
     /// Address that serves functions over HTTP/1.1 and h2c
     #[arg(long, env = "SELVAGE_DATA_ADDR", default_value = "[::]:8080")]
     data_addr: SocketAddr,
-    /// Address that serves functions over TLS (HTTP/1.1 and HTTP/2), if there is a certificate
+    /// Address that serves functions over TLS (HTTP/1.1 and HTTP/2), with --tls or --tls-certificate
     #[arg(long, env = "SELVAGE_TLS_ADDR", default_value = "[::]:8443")]
     tls_addr: SocketAddr,
+    /// Serve over TLS also without --tls-certificate, with the certificates that functions bring
+    #[arg(long, env = "SELVAGE_TLS")]
+    tls: bool,
     /// Directory with a certificate for the TLS port: tls.crt (chain) and tls.key, in PEM format; repeatable. The first is
-    /// for clients that send no server name or an unknown one
+    /// for clients that send no server name or one without a certificate
     #[arg(long, env = "SELVAGE_TLS_CERTIFICATE", value_delimiter = ',')]
     tls_certificate: Vec<PathBuf>,
     /// Address that serves /healthz, /readyz and /metrics
@@ -226,6 +229,7 @@ fn options(args: RunArgs) -> Options {
         state_dir,
         data_addr,
         tls_addr,
+        tls,
         tls_certificate,
         admin_addr,
         debug_socket,
@@ -265,6 +269,7 @@ fn options(args: RunArgs) -> Options {
         state_dir,
         data_addr,
         tls_addr,
+        tls,
         tls_certificates: tls_certificate,
         admin_addr,
         debug_socket: (!debug_socket.is_empty()).then(|| PathBuf::from(debug_socket)),

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::host::Host;
 use node_shim_core::local_hosts::LocalHosts;
 use node_shim_core::pick::candidate_concurrency;
 use node_shim_core::routing::RouteIndex;
 use node_shim_core::table::{FunctionEntry, FunctionKey};
 
 use crate::revision::Revision;
+use crate::tls::{FunctionCertificate, FunctionCertificates};
 
 /// A function and the state of its revisions on this node.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct RoutingTable {
     positions: Arc<HashMap<FunctionKey, usize>>,
     functions: Vec<ServedFunction>,
     local_hosts: LocalHosts,
+    /// Certificates that functions bring for their hosts.
+    certificates: Arc<FunctionCertificates>,
 }
 
 impl RoutingTable {
@@ -63,6 +67,7 @@ impl RoutingTable {
             positions,
             functions,
             local_hosts: LocalHosts::default(),
+            certificates: Arc::default(),
         };
         table.apply_concurrency_limits();
         table
@@ -73,6 +78,15 @@ impl RoutingTable {
     pub fn with_local_hosts(self, local_hosts: LocalHosts) -> Self {
         Self {
             local_hosts,
+            ..self
+        }
+    }
+
+    /// Replaces the certificates of functions. Default: none.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Arc<FunctionCertificates>) -> Self {
+        Self {
+            certificates,
             ..self
         }
     }
@@ -88,7 +102,9 @@ impl RoutingTable {
                         && new.entry.routes == old.entry.routes)
             });
         if !same {
-            return Self::new(version, functions).with_local_hosts(self.local_hosts.clone());
+            return Self::new(version, functions)
+                .with_local_hosts(self.local_hosts.clone())
+                .with_certificates(self.certificates.clone());
         }
         let table = Self {
             version,
@@ -96,6 +112,7 @@ impl RoutingTable {
             positions: self.positions.clone(),
             functions,
             local_hosts: self.local_hosts.clone(),
+            certificates: self.certificates.clone(),
         };
         table.apply_concurrency_limits();
         table
@@ -121,6 +138,25 @@ impl RoutingTable {
     /// Returns a function by its key in constant time.
     pub(crate) fn by_key(&self, key: &FunctionKey) -> Option<&ServedFunction> {
         self.function(*self.positions.get(key)?)
+    }
+
+    /// Returns the namespace of the functions that requests to `host` reach.
+    pub(crate) fn namespace_of(&self, host: &Host) -> Option<&Arc<str>> {
+        let owner = self.function(self.index.owner(host)?)?;
+        Some(&owner.entry.key.namespace)
+    }
+
+    /// Returns the certificate that a function brings for `host`: only one of the namespace to which the host belongs, and only one
+    /// that is valid for the host.
+    pub(crate) fn certificate(&self, host: &Host) -> Option<&Arc<FunctionCertificate>> {
+        if self.certificates.is_empty() {
+            return None;
+        }
+        self.certificates.find(self.namespace_of(host)?, host)
+    }
+
+    pub(crate) fn certificates(&self) -> &FunctionCertificates {
+        &self.certificates
     }
 
     /// Returns whether requests may reach this revision.

@@ -32,7 +32,7 @@ use crate::node_counters::NodeCounters;
 use crate::report_args::ReportArgs;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
-use crate::tls::{Certificate, Certificates};
+use crate::tls::{Certificates, read_folder};
 use crate::traces::Tracer;
 
 /// Maximum time that the program waits at its end until the last spans have been sent.
@@ -295,7 +295,7 @@ fn listen(args: &ServeArgs) -> anyhow::Result<Listeners> {
         None
     } else {
         for folder in &args.tls_certificate {
-            Certificate::read(folder)
+            read_folder(folder)
                 .with_context(|| format!("cannot use the certificate in {}", folder.display()))?;
         }
         let certificates = Certificates::open(&args.tls_certificate)?;

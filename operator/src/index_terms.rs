@@ -7,7 +7,7 @@ use crds::conditions::{reasons, types};
 use crds::{EdgeFunction, EdgeNode, EdgeRevision, HostClaim, RolloutPolicy};
 use k8s_openapi::api::core::v1::Node;
 
-use crate::reconcile::table_projection::secrets_of;
+use crate::reconcile::table_projection::{certificates_of, secrets_of};
 use crate::validate::{places, references};
 use crate::watch::{Indexed, ObjectKey, Term};
 
@@ -36,6 +36,8 @@ impl Indexed for EdgeFunction {
         terms.extend(maps.map(|name| Term::ConfigMap(object(name))));
         let secrets = found.secrets.iter().chain(&found.pull_secrets);
         terms.extend(secrets.map(|name| Term::Secret(object(name))));
+        let certificates = certificates_of(self).into_iter();
+        terms.extend(certificates.map(|name| Term::Secret(ObjectKey::new(&namespace, name))));
         if is_refused(self, reasons::HOST_CONFLICT) {
             terms.insert(Term::HostConflict);
         }

@@ -37,6 +37,7 @@ pub mod cli;
 pub mod dispatch;
 pub mod edge_nodes;
 mod failure_log;
+pub mod function_certificates;
 mod index_terms;
 pub mod lease;
 pub mod measure;

@@ -61,6 +61,16 @@ capabilities:
 {{- end }}
 {{- end }}
 
+{{/* "true" if the nodes serve HTTPS, else empty. */}}
+{{- define "selvage.tls" -}}
+{{- with .Values.edge.tls }}
+{{- if and (eq (toString .enabled) "false") .secretNames }}
+{{- fail "edge.tls.enabled=false contradicts edge.tls.secretNames: remove one of them" }}
+{{- end }}
+{{- if or .enabled .secretNames }}true{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* Ports at which the pods and, with HostPort or HostNetwork, the nodes accept requests, as JSON. */}}
 {{- define "selvage.edgePorts" -}}
 {{- $exposure := .Values.edge.exposure }}

@@ -7,7 +7,7 @@ mod source;
 mod status;
 
 pub use caller::Caller;
-pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route};
+pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route, RouteTls};
 pub(crate) use route::{header_name, host, methods, path};
 pub use runtime::{
     CA_KEY, CONFIG_KEYS, CONFIG_VALUE_CHARS, CaReference, ConfigEntry, Egress, EnvEntry, EnvSource,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use kube::KubeSchema;
 
 use crate::enumeration::words;
+use crate::local_reference::LocalReference;
 use crate::schema::{list, rule, rule_saying, text};
 
 /// Requests that a function answers: those with one of the hosts, one of the paths, one of the methods and all of the
@@ -35,6 +36,22 @@ pub struct Route {
     /// Rewrites the path before the component sees the request. Default: the path is passed unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<Rewrite>,
+
+    /// HTTPS with a certificate of this namespace. Default: nodes serve the hosts with the certificates of the cluster, which the
+    /// administrator of the platform provides, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RouteTls>,
+}
+
+/// Certificate with which nodes serve the hosts of a route over HTTPS.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteTls {
+    /// Secret of this namespace with the certificate chain in the key tls.crt and the private key in the key tls.key, as Secrets of type
+    /// kubernetes.io/tls have them. It is used for those hosts of the route that it is valid for, before any certificate of the
+    /// cluster. A renewed certificate is used within seconds, without a rollout. A function names at most 16 such Secrets. The
+    /// namespace must grant its Secrets to Selvage.
+    pub secret_ref: LocalReference,
 }
 
 words! {

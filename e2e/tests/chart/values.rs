@@ -79,7 +79,7 @@ pub(crate) const INSTALLATIONS: &[(&str, &[&str])] = &[
         &[
             "edge.exposure=HostPort",
             "edge.host.port=8000",
-            "edge.tls.secretNames={shop-tls}",
+            "edge.tls.enabled=true",
         ],
     ),
     (
@@ -131,6 +131,11 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("monitoring.prometheusRule.runbookURL=docs", "runbookURL"),
     ("edge.tls.secretNames={a,a}", "secretNames"),
     ("edge.tls.secretNames={../a}", "secretNames"),
+    ("edge.tls.enabled=yes", "enabled"),
+    (
+        "edge.tls.enabled=false,edge.tls.secretNames={a}",
+        "contradicts",
+    ),
     ("images.operator.reference=operator", "reference"),
     ("images.pullPolicy=Sometimes", "pullPolicy"),
     ("prometheus.url=prometheus:9090", "url"),

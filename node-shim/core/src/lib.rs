@@ -4,7 +4,7 @@
 //!
 //! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses
 //! the revision, [`failure_reason`] and [`request_labels`] say how it ended. [`call`], [`hop_header`] and [`trace`] decide what
-//! a request passes on to those that its function sends. [`desired`] decides what the node loads.
+//! a request passes on to those that its function sends. [`certificates`] chooses what a client is shown before it. [`desired`] decides what the node loads.
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue, Method, Uri, Version, header::HOST};
@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod certificates;
 pub mod client_address;
 pub mod code_cache;
 pub mod desired;

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use node_shim_core::host::Host;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::routing_table::RoutingTable;
 use crate::tls::TlsIdentity;
 
 pub(crate) use closing::{close, send_held, wait_for_reset};
@@ -127,9 +129,9 @@ impl Connection {
         self.tls.is_some()
     }
 
-    /// Returns whether a request for `host`, in lower case, may use the connection.
-    pub(crate) fn allows_host(&self, host: &str) -> bool {
-        self.tls.as_ref().is_none_or(|tls| tls.allows(host))
+    /// Returns whether a request for `host` may use the connection, with the hosts of functions in `table`.
+    pub(crate) fn allows_host(&self, table: &RoutingTable, host: &Host) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.allows(table, host))
     }
 
     pub(crate) fn begin_request(self: &Arc<Self>) -> RequestGuard {

@@ -155,6 +155,9 @@ pub(crate) fn without_secrets(mut record: FunctionRecord) -> FunctionRecord {
             secret.value.zeroize();
         }
     }
+    for certificate in &mut record.certificates {
+        certificate.pair = None;
+    }
     record
 }
 
@@ -253,7 +256,10 @@ fn decode(bytes: &[u8]) -> Result<PersistedTable, &'static str> {
 mod tests {
     use node_api::v1::env_var::Kind;
     use node_api::v1::key_value_store::Kind as StoreKind;
-    use node_api::v1::{Definition, EnvVar, FunctionKey, KeyValueStore, RedisStore, SecretValue};
+    use node_api::v1::{
+        Certificate, CertificatePair, Definition, EnvVar, FunctionKey, KeyValueStore, RedisStore,
+        SecretValue,
+    };
 
     use super::*;
 
@@ -293,6 +299,13 @@ mod tests {
                     name: "f".into(),
                 }),
                 definitions: vec![definition],
+                certificates: vec![Certificate {
+                    secret: "tls".into(),
+                    pair: Some(CertificatePair {
+                        chain: b"chain".to_vec(),
+                        key: b"hunter2hunter2".to_vec(),
+                    }),
+                }],
                 ..FunctionRecord::default()
             }],
         }

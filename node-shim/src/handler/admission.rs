@@ -80,16 +80,15 @@ pub(super) async fn admit(
         return Err(NotAdmitted::Probe);
     }
     let passed = validated(parts)?;
-    let host = passed.host.as_str();
-    if !conn.allows_host(host) {
+    let table = plane.table();
+    if !conn.allows_host(&table, &passed.host) {
         return Err(NotAdmitted::Invalid(Rejection::Misdirected));
     }
     let signed = SignedHops::read(&parts.headers);
-    let hops = plane.egress.hop_key.verified(signed, host);
+    let hops = plane.egress.hop_key.verified(signed, passed.host.as_str());
     if hops.is_loop() {
         return Err(NotAdmitted::Invalid(Rejection::Loop));
     }
-    let table = plane.table();
     let wanted = routing::RouteRequest {
         host: table.local_hosts().routed(&passed.host),
         path: parts.uri.path(),

@@ -64,7 +64,7 @@ impl Acceptor {
         let Listeners { http, https } = listeners;
         let encrypted = async {
             if let Some((listener, certificates)) = https {
-                match TlsPort::new(certificates) {
+                match TlsPort::new(certificates, self.plane.clone()) {
                     Ok(port) => self.accept(listener, Some(Arc::new(port))).await,
                     Err(error) => tracing::error!(%error, "TLS cannot be used"),
                 }

@@ -12,6 +12,11 @@ use crate::data_plane::DataPlane;
 use crate::key_value::KeyValueUsage;
 use crate::node_counters::NodeCounters;
 
+/// Maximum number of certificates of functions with an entry of their own.
+const MAX_CERTIFICATES: usize = 100;
+/// Label value of the entry that the other certificates share.
+const OTHER: &str = "_other";
+
 pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<MetricFamily> {
     let (node, engine) = (plane.node_counters(), plane.engine());
     let scan = engine.pagemap_scan().to_string();
@@ -177,12 +182,26 @@ fn certificates(plane: &DataPlane) -> MetricFamily {
         help,
         MetricType::GAUGE,
     );
-    let certificates = plane.certificates();
-    for (name, end) in certificates.map_or_else(Vec::new, |all| all.expirations()) {
+    let Some(certificates) = plane.certificates() else {
+        return family;
+    };
+    let table = plane.table();
+    let of_functions = bounded_expirations(table.certificates().expirations());
+    for (name, end) in certificates.expirations().into_iter().chain(of_functions) {
         let labels = with(&[], &[("certificate", name.as_str())]);
         add(&mut family, &labels, gauge(end as f64));
     }
     family
+}
+
+/// Returns the certificates that expire first. The others share one entry, with the earliest of their ends.
+fn bounded_expirations(all: BTreeMap<String, i64>) -> Vec<(String, i64)> {
+    let mut ordered: Vec<(String, i64)> = all.into_iter().collect();
+    ordered.sort_by(|(a, a_end), (b, b_end)| (a_end, a).cmp(&(b_end, b)));
+    let rest = ordered.split_off(ordered.len().min(MAX_CERTIFICATES));
+    let other = rest.into_iter().next();
+    ordered.extend(other.map(|(_, end)| (OTHER.to_owned(), end)));
+    ordered
 }
 
 fn pool_slots(plane: &DataPlane) -> MetricFamily {
@@ -246,4 +265,28 @@ fn rejections(node: &NodeCounters) -> MetricFamily {
         );
     }
     family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_beyond_the_limit_share_one_entry_with_their_earliest_end() {
+        let ends = |count: i64| {
+            (0..count)
+                .map(|at| (format!("ns/{at}"), 1_000 - at))
+                .collect()
+        };
+        assert!(bounded_expirations(BTreeMap::new()).is_empty());
+        let few = bounded_expirations(ends(100));
+        assert_eq!(
+            (few.len(), few.last()),
+            (100, Some(&("ns/0".to_owned(), 1_000)))
+        );
+        let many = bounded_expirations(ends(150));
+        assert_eq!(many.len(), 101);
+        assert_eq!(many.first(), Some(&("ns/149".to_owned(), 851)));
+        assert_eq!(many.last(), Some(&(OTHER.to_owned(), 951)));
+    }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 mod admin_status;
+mod certificates;
 mod metrics;
 mod node;
 mod node_status;
@@ -86,8 +87,10 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Address of the data port.
     pub data_addr: SocketAddr,
-    /// Address of the data port with TLS, which is opened when there are certificates.
+    /// Address of the data port with TLS.
     pub tls_addr: SocketAddr,
+    /// Whether to open that port also without `tls_certificates`, for the certificates of functions.
+    pub tls: bool,
     /// Directories with certificates for it; see [`Certificates::open`].
     pub tls_certificates: Vec<PathBuf>,
     /// Address of the admin port.
@@ -215,7 +218,7 @@ impl Supervisor {
         self.shared.plane.address()
     }
 
-    /// Returns the address on which the data port with TLS listens, if there are certificates.
+    /// Returns the address on which the data port with TLS listens, if it is open.
     #[must_use]
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.shared.plane.tls_address()
@@ -266,7 +269,7 @@ impl Supervisor {
 /// Binds the ports of the data plane and reads the certificates of the second one.
 fn data_listeners(options: &Options) -> anyhow::Result<Listeners> {
     let bound = |address| bind(address).with_context(|| format!("data port {address}"));
-    let https = if options.tls_certificates.is_empty() {
+    let https = if !options.tls && options.tls_certificates.is_empty() {
         None
     } else {
         let certificates = Certificates::open(&options.tls_certificates)?;

@@ -286,6 +286,8 @@ impl Node {
         if self.confirm_at.is_some_and(|at| at <= now.at) {
             self.confirm();
         }
+        let seconds = i64::try_from(now.wall / 1_000).unwrap_or(i64::MAX);
+        self.dirty.table |= self.records.certificates.advance(seconds);
         let forgotten = self.removed_functions.tick(&self.counters, now.at);
         self.retired_revisions.forget(&forgotten);
         let dropped = self.retired_revisions.tick(&self.counters, now.at);

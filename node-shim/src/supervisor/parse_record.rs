@@ -134,6 +134,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError
         .iter()
         .map(route)
         .collect::<Result<Vec<_>, _>>()?;
+    bounded(&record.certificates, "certificates")?;
     let mut definitions = BTreeMap::new();
     for definition in bounded(&record.definitions, "definitions")? {
         let parsed = self::definition(&key, definition)?;

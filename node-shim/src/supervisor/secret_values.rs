@@ -5,7 +5,7 @@
 //! a guest nor replace a value that this process has in memory.
 
 use node_api::v1::env_var::Kind;
-use node_api::v1::{Definition, EnvVar, FunctionRecord, KeyValueStore, SecretValue};
+use node_api::v1::{Certificate, Definition, EnvVar, FunctionRecord, KeyValueStore, SecretValue};
 
 /// Copies values that are missing in `offered` from `have`, an earlier record of the same function.
 ///
@@ -20,6 +20,20 @@ pub(super) fn restore_known_values(offered: &mut FunctionRecord, have: &Function
         restore_known_variables(&mut definition.config, &held.config);
         restore_known_stores(&mut definition.key_value, &held.key_value);
     }
+    restore_known_certificates(&mut offered.certificates, &have.certificates);
+}
+
+/// Copies the pairs of certificates that the operator cannot send, from the same Secret. They belong to no revision.
+fn restore_known_certificates(offered: &mut [Certificate], held: &[Certificate]) {
+    for certificate in offered.iter_mut().filter(|one| one.pair.is_none()) {
+        let same = held.iter().find(|held| held.secret == certificate.secret);
+        certificate.pair = same.and_then(|same| same.pair.clone());
+    }
+}
+
+/// Returns whether the record names a certificate whose pair this node does not have.
+pub(super) fn lacks_certificate(record: &FunctionRecord) -> bool {
+    record.certificates.iter().any(|one| one.pair.is_none())
 }
 
 fn restore_known_variables(offered: &mut [EnvVar], held: &[EnvVar]) {
@@ -144,6 +158,38 @@ mod tests {
         let known = store("a", "redis/url", Some("redis://one.example"));
         assert_eq!(definition.key_value[0], known);
         assert_eq!(missing_secrets(definition), ["new/url", "redis/url"]);
+    }
+
+    #[test]
+    fn the_pair_of_a_certificate_is_copied_from_the_same_secret_and_a_new_one_replaces_it() {
+        let certificate = |secret: &str, chain: Option<&str>| Certificate {
+            secret: secret.into(),
+            pair: chain.map(|chain| node_api::v1::CertificatePair {
+                chain: chain.into(),
+                key: b"key".to_vec(),
+            }),
+        };
+        let with = |certificates: Vec<Certificate>| FunctionRecord {
+            certificates,
+            ..record("f", 1)
+        };
+        let have = with(vec![
+            certificate("a", Some("old")),
+            certificate("b", Some("old")),
+        ]);
+        let mut offered = with(vec![
+            certificate("a", None),
+            certificate("b", Some("new")),
+            certificate("c", None),
+        ]);
+        restore_known_values(&mut offered, &have);
+        let expected = [
+            certificate("a", Some("old")),
+            certificate("b", Some("new")),
+            certificate("c", None),
+        ];
+        assert_eq!(offered.certificates, expected);
+        assert!(lacks_certificate(&offered) && !lacks_certificate(&have));
     }
 
     #[test]

@@ -102,7 +102,11 @@ impl Node {
         self.mark_candidates();
         self.removed_functions
             .update(&self.table, &self.records, now.at);
-        self.table = Arc::new(self.table.with_functions(self.records.version(), functions));
+        let table = self
+            .table
+            .with_functions(self.records.version(), functions)
+            .with_certificates(self.records.certificates.published());
+        self.table = Arc::new(table);
         Arc::clone(&self.table)
     }
 

@@ -40,19 +40,6 @@ fn an_exact_name_wins_over_a_wildcard_and_the_first_certificate_over_later_ones(
 }
 
 #[test]
-fn a_client_that_named_no_server_may_ask_for_any_host() {
-    let identity = |server_name: Option<&str>, names: &[&str]| TlsIdentity {
-        server_name: server_name.map(str::to_owned),
-        certificate: Some(certificate(names)),
-    };
-    assert!(identity(None, &["a.example"]).allows("b.example"));
-    // the certificate does not fit, but the client has accepted it
-    assert!(identity(Some("b.example"), &["a.example"]).allows("b.example"));
-    assert!(identity(Some("b.example"), &["a.example"]).allows("a.example"));
-    assert!(!identity(Some("b.example"), &["a.example"]).allows("c.example"));
-}
-
-#[test]
 fn two_folders_of_one_name_are_refused() {
     let error = Certificates::open(&["/x/a".into(), "/y/a".into()]).unwrap_err();
     assert_eq!(

@@ -17,6 +17,7 @@ mod content_length;
 mod dev;
 mod early_responses;
 mod egress;
+mod function_certificates;
 mod grpc;
 mod guests;
 mod h2_in;

@@ -12,6 +12,7 @@
 
 mod bombs;
 mod calls;
+mod certificates;
 mod code_cache;
 #[path = "../support/component.rs"]
 mod component;
@@ -36,4 +37,7 @@ mod restarts;
 mod reuse;
 mod secrets;
 mod table;
+#[allow(dead_code, reason = "another test program uses the rest")]
+#[path = "../support/tls.rs"]
+mod tls_client;
 mod tokens;

@@ -19,6 +19,8 @@ use crate::registry::Registry;
 
 /// Maximum time that a test waits for an expected event.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+/// Limit on waiting of the support modules that both test programs use.
+pub(crate) const PATIENCE: Duration = TIMEOUT;
 
 /// Builds a component that responds with `text`.
 fn answers(text: &str) -> Vec<u8> {
@@ -64,6 +66,7 @@ pub(crate) fn options(folder: &Path, environment: &Environment<'_>) -> Options {
         state_dir: folder.to_owned(),
         data_addr: "127.0.0.1:0".parse().unwrap(),
         tls_addr: "127.0.0.1:0".parse().unwrap(),
+        tls: true,
         tls_certificates: Vec::new(),
         admin_addr: "127.0.0.1:0".parse().unwrap(),
         debug_socket: None,

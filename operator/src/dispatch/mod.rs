@@ -16,7 +16,7 @@ use crate::index_terms::is_refused;
 use crate::metrics::Metrics;
 use crate::node_api::FleetSubscription;
 use crate::queue::Queue;
-use crate::reconcile::{Projector, contested_hosts, hosts_overlap};
+use crate::reconcile::{Projector, contested_hosts, hosts_overlap, table_projection};
 use crate::validate::references;
 use crate::watch::{CacheChange, Caches, ConfigMaps, ObjectKey, Secrets, Term};
 pub use queue_all::QueueAllReason;
@@ -140,6 +140,9 @@ impl Dispatch {
             for (key, function) in self.caches.functions.all() {
                 let found = references(&function);
                 let names = found.secrets.iter().chain(&found.pull_secrets);
+                let names = names.map(String::as_str);
+                // of routes that are served although the spec no longer has them
+                let names = names.chain(table_projection::certificates_of(&function));
                 referred.extend(names.map(|name| ObjectKey::new(&key.namespace, name)));
             }
             for (key, revision) in self.caches.revisions.all() {
@@ -148,12 +151,15 @@ impl Dispatch {
                     .image_pull_secrets
                     .iter()
                     .map(|secret| secret.name.clone());
-                let names = crate::reconcile::table_projection::secrets_of(&revision)
+                let names = table_projection::secrets_of(&revision)
                     .into_iter()
                     .chain(pull);
                 referred.extend(names.map(|name| ObjectKey::new(&key.namespace, &name)));
             }
             secrets.retain(|key| referred.contains(key));
+            self.projector
+                .certificates
+                .retain(|key| referred.contains(key));
             self.projector.forget_values();
         }
     }

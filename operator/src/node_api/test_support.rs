@@ -311,6 +311,7 @@ pub(super) fn record(name: &str, version: u64, serial: u64) -> v1::FunctionRecor
         }],
         split: Some(split(name, serial, 0)),
         callers: Vec::new(),
+        certificates: Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ use operator_core::function::Revision;
 use operator_core::rollout::Blocked;
 
 use super::ReconcileError;
+use super::certificates;
 use super::context::Resolution;
 use super::image::{self, Image};
 use super::observe::{Granted, Snapshot};
@@ -219,14 +220,19 @@ fn resolve_references(
             return None;
         }
     }
-    let unusable = match revision::settle(&spec.runtime, snapshot, hash_key) {
-        Ok(references) => return Some(references),
-        Err(unusable) => unusable,
+    let settled = revision::settle(&spec.runtime, snapshot, hash_key);
+    let (references, unusable) = match settled {
+        Ok(references) => (Some(references), Vec::new()),
+        Err(unusable) => (None, unusable),
     };
     let violations: Vec<Violation> = unusable
         .into_iter()
         .map(|one| Violation::new(one.reason, one.field, one.message))
+        .chain(certificates::missing(snapshot, &spec.routes))
         .collect();
+    if violations.is_empty() {
+        return references;
+    }
     let (reason, message) = summary(&violations);
     desired.refuse(reason, message, None);
     None

@@ -9,6 +9,7 @@ use crds::conditions::reasons;
 use kube::Api;
 use kube::api::PostParams;
 
+use super::certificates::{self, CertificateReport};
 use super::claims::{self, Claimed};
 use super::context::{FunctionContext, RetryBackoff};
 use super::desired::{DesiredRevision, Validated};
@@ -25,6 +26,8 @@ pub(super) struct Ensured {
     pub(super) desired: DesiredRevision,
     /// Why the objects could not be created, although the pass continues.
     pub(super) failure: Option<ReconcileError>,
+    /// State of the certificates that the served routes name.
+    pub(super) certificates: CertificateReport,
 }
 
 /// Creates what the validated spec needs.
@@ -38,17 +41,18 @@ pub(super) async fn ensure(
     validated: Validated,
     context: &mut FunctionContext,
 ) -> Result<Ensured, ReconcileError> {
-    match with_backoff(target, observed, validated, context).await {
-        Ok(desired) => Ok(Ensured {
-            desired,
-            failure: None,
-        }),
-        Err(error) if observed.state.state.is_exposed() => Ok(Ensured {
-            desired: DesiredRevision::unknown(&error),
-            failure: Some(error),
-        }),
-        Err(error) => Err(error),
-    }
+    let (desired, failure) = match with_backoff(target, observed, validated, context).await {
+        Ok(desired) => (desired, None),
+        Err(error) if observed.state.state.is_exposed() => {
+            (DesiredRevision::unknown(&error), Some(error))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Ensured {
+        certificates: certificates::report(&observed.snapshot, desired.spec.as_ref()),
+        desired,
+        failure,
+    })
 }
 
 async fn with_backoff(

@@ -20,6 +20,7 @@
 mod abandoned;
 pub mod api;
 mod apply;
+mod certificates;
 mod claims;
 pub(crate) mod conditions;
 mod context;

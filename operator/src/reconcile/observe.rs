@@ -12,9 +12,11 @@ use zeroize::Zeroizing;
 
 use super::context::FunctionContext;
 use super::stages::Target;
+use super::table_projection::certificates_of;
 use super::{CallError, Context, api, core_input};
+use crate::function_certificates::CertificateState;
 use crate::revision::Content;
-use crate::validate::{self, References, references};
+use crate::validate::{self, References, references, tls_secrets};
 use crate::watch::{ConfigMapState, ObjectKey, ObjectState, SecretState, Term, slim_function};
 
 /// What a pass starts from.
@@ -42,6 +44,8 @@ pub(super) struct Snapshot {
     pub(super) older: BTreeMap<ObjectKey, Arc<EdgeFunction>>,
     pub(super) config_maps: BTreeMap<String, ConfigMapState>,
     pub(super) secrets: BTreeMap<String, SecretState>,
+    /// Content of the Secrets that routes name, those of the spec and those that are served.
+    pub(super) certificates: BTreeMap<String, CertificateState>,
     /// The command that lets the operator read the Secrets of the namespace.
     pub(super) grant_command: String,
     /// Key of the hashes of referenced content. `None` until the operator has read its own Secret.
@@ -187,6 +191,7 @@ fn snapshot(target: Target<'_>) -> Snapshot {
         .iter()
         .map(|name| (name.clone(), ctx.config_maps.get(&in_namespace(name))));
     Snapshot {
+        certificates: certificates(target, &secrets),
         function: Arc::clone(object),
         doubted: doubted(ctx, key, &revisions),
         revisions,
@@ -200,6 +205,24 @@ fn snapshot(target: Target<'_>) -> Snapshot {
         now: Timestamp::now(),
         instant: Instant::now(),
     }
+}
+
+fn certificates(
+    target: Target<'_>,
+    secrets: &BTreeMap<String, SecretState>,
+) -> BTreeMap<String, CertificateState> {
+    let Target {
+        ctx, key, object, ..
+    } = target;
+    let wanted = tls_secrets(&object.spec.routes).into_iter();
+    // after a Secret that is not granted, no other one is read
+    let wanted = wanted.filter(|name| secrets.contains_key(*name));
+    let names: BTreeSet<&str> = wanted.chain(certificates_of(object)).collect();
+    let certificates = names.into_iter().map(|name| {
+        let secret = ObjectKey::new(&key.namespace, name);
+        (name.to_owned(), ctx.projector.certificates.get(&secret))
+    });
+    certificates.collect()
 }
 
 /// Names of the revisions whose deletion is not confirmed. Of a function whose deletion is not confirmed either, none: nothing

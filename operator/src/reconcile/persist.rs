@@ -66,6 +66,7 @@ fn parts<'a>(target: Target<'a>, made: &'a Made) -> Parts<'a> {
         state,
         exceptions: seen.exceptions(),
         unknown: unknown_values(target.ctx, target.key, state, &seen),
+        certificate_problem: made.ensured.certificates.problem.as_deref(),
         epoch: target.epoch,
         now: made.at,
     }

@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crds::function::KeySelector;
 use crds::{EdgeRevision, ReferenceKind};
+use node_api::certificate;
+use node_api::v1::CertificatePair;
 use operator_core::rollout::{RolloutState, UnknownValues};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
@@ -15,6 +17,7 @@ use zeroize::Zeroizing;
 use super::nodes::NodeReports;
 use super::observe::grant_command;
 use super::{Context, Projector, table_projection};
+use crate::function_certificates::CertificateState;
 use crate::revision::hash;
 use crate::watch::{ObjectKey, SecretState};
 
@@ -60,6 +63,21 @@ impl table_projection::SecretValues for Values<'_> {
             Known::Value(value) => Some(value),
             Known::NotRead | Known::Nowhere(_) => None,
         }
+    }
+
+    fn certificate(&self, name: &str, hosts: &[&str]) -> Option<CertificatePair> {
+        let secret = ObjectKey::new(self.namespace, name);
+        let CertificateState::Usable(details) = self.projector.certificates.get(&secret) else {
+            return None;
+        };
+        if !hosts.iter().any(|host| details.covers_any_of(host)) {
+            return None;
+        }
+        let state = self.projector.secrets.get(&secret);
+        Some(CertificatePair {
+            chain: state.value(certificate::CHAIN)?.to_vec(),
+            key: state.value(certificate::KEY)?.to_vec(),
+        })
     }
 }
 

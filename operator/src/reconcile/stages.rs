@@ -62,6 +62,7 @@ impl Made {
         let wake = [
             self.decision.wake_at.map(until),
             self.ensured.desired.retry.map(|wait| instant + wait),
+            self.ensured.certificates.changes_at.map(until),
             context.nodes_due,
             self.measured.decide_without_prometheus_at,
             context.revisions_due,

@@ -28,6 +28,8 @@ pub(super) struct Parts<'a> {
     pub(super) exceptions: Vec<FunctionException>,
     /// Values of Secrets that nodes may lack and that the operator does not know.
     pub(super) unknown: Option<UnknownValues>,
+    /// Why nodes cannot use a certificate that a route names.
+    pub(super) certificate_problem: Option<&'a str>,
     pub(super) epoch: u64,
     pub(super) now: Timestamp,
 }
@@ -56,7 +58,11 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         (Some(_), _) if is_undecided(parts, &old) => old.message.clone().unwrap_or_default(),
         (Some(blocked), _) => blocked.message.clone(),
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
-        (None, None) => sentence.clone(),
+        (None, None) => {
+            let at_rest = state.state == core::State::Idle;
+            let problem = parts.certificate_problem.filter(|_| at_rest);
+            problem.unwrap_or(&sentence).to_owned()
+        }
     };
     let mut rollout = persist::rollout(state);
     rollout.working_record = Some(persist::encode(state)?);
@@ -168,6 +174,9 @@ fn conditions(
     let mut derived = core::conditions(function, state, desired.blocked.as_ref(), sentence);
     if let Some(unknown) = &parts.unknown {
         core::report_unknown_values(&mut derived, function, state, unknown);
+    }
+    if let Some(problem) = parts.certificate_problem {
+        core::report_unusable_certificate(&mut derived, problem);
     }
     let mut found: Vec<(&str, Finding)> = derived
         .into_iter()
@@ -284,15 +293,18 @@ pub(super) fn difference(
                 )
             })
             .collect();
-        // unknown values are reported at once, also while a rollout runs
+        // unknown values and unusable certificates are reported at once, also while a rollout runs
         let unknown = status.conditions.iter().find(|condition| {
             let reason = condition.reason.as_str();
             condition.type_ == types::DISTRIBUTED
                 && [core::SECRETS_UNAVAILABLE, core::SECRETS_IN_MEMORY_ONLY].contains(&reason)
         });
+        let unusable = find(&status.conditions, types::DISTRIBUTED)
+            .filter(|condition| condition.reason == core::CERTIFICATE_UNUSABLE);
         (
             found,
             unknown.map(|condition| condition.reason.clone()),
+            unusable.map(|condition| condition.message.clone()),
             status.observed_generation,
             status.resolved.clone(),
             status.accepted.clone(),

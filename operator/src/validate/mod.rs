@@ -18,7 +18,7 @@ use crds::function::{ALL_NODES, Caller, Placement, Route};
 use crds::{EdgeFunction, EdgeFunctionSpec, RolloutPolicy};
 use operator_core::rollout::Policy;
 
-pub use routes::{places, route_conflict};
+pub use routes::{places, route_conflict, tls_secrets};
 pub use runtime::{Limits, Reuse, Runtime, limits, reuse};
 
 /// Default number of old revisions to keep.
@@ -61,7 +61,7 @@ pub struct Accepted {
 pub struct References {
     /// Names of ConfigMaps.
     pub config_maps: BTreeSet<String>,
-    /// Names of Secrets with values.
+    /// Names of Secrets with values and with certificates.
     pub secrets: BTreeSet<String>,
     /// Names of pull secrets, in the order of the spec.
     pub pull_secrets: Vec<String>,
@@ -144,6 +144,8 @@ pub fn references(function: &EdgeFunction) -> References {
     let stores = function.spec.key_value.iter();
     let servers = stores.filter_map(|store| store.redis.as_ref());
     found.secrets.extend(servers.map(|redis| redis.url().name));
+    let certificates = tls_secrets(&function.spec.routes).into_iter();
+    found.secrets.extend(certificates.map(str::to_owned));
     let maps = function
         .spec
         .config

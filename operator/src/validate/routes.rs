@@ -10,6 +10,9 @@ use node_api::header_pattern;
 
 use super::Violation;
 
+/// Maximum number of Secrets with certificates that one function names. Their pairs are in one message to the nodes.
+const MAX_CERTIFICATES: usize = 16;
+
 /// Checks the routes of one function by themselves.
 pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
     if routes.is_empty() {
@@ -17,6 +20,17 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
             reasons::INVALID_ROUTE,
             "spec.routes",
             "at least one route is needed",
+        ));
+    }
+    let certificates = tls_secrets(routes).len();
+    if certificates > MAX_CERTIFICATES {
+        let message = format!(
+            "{certificates} Secrets with certificates are named, and a function has at most {MAX_CERTIFICATES}"
+        );
+        violations.push(Violation::new(
+            reasons::INVALID_ROUTE,
+            "spec.routes[].tls.secretRef",
+            message,
         ));
     }
     for (index, route) in routes.iter().enumerate() {
@@ -70,6 +84,13 @@ pub(super) fn check(routes: &[Route], violations: &mut Vec<Violation>) {
             ));
         }
     }
+}
+
+/// Names of the Secrets with certificates for the hosts of these routes.
+#[must_use]
+pub fn tls_secrets(routes: &[Route]) -> BTreeSet<&str> {
+    let tls = routes.iter().filter_map(|route| route.tls.as_ref());
+    tls.map(|tls| tls.secret_ref.name.as_str()).collect()
 }
 
 /// Checks the hosts of the route at the path `at`.
@@ -262,6 +283,25 @@ mod tests {
             }];
             let violations = found(&routes);
             assert_eq!(violations.len(), usize::from(refused), "{violations:?}");
+        }
+    }
+
+    #[test]
+    fn a_function_names_at_most_sixteen_certificates() {
+        for (count, refused) in [(16, false), (17, true)] {
+            let with_certificate = |number: usize| Route {
+                tls: Some(crds::function::RouteTls {
+                    secret_ref: crds::LocalReference {
+                        name: format!("tls-{number}"),
+                    },
+                }),
+                ..route("a.example", "/")
+            };
+            // a Secret that several routes name counts once
+            let routes: Vec<Route> = (0..count).chain(0..count).map(with_certificate).collect();
+            let mut violations = Vec::new();
+            check(&routes, &mut violations);
+            assert_eq!(violations.len(), usize::from(refused), "{count}");
         }
     }
 

@@ -225,7 +225,9 @@ fn function(
     if let Some(sentence) = violations.sentence() {
         return Err(ManifestError::new(file, format!("{key}: {sentence}")));
     }
+    let has_tls = spec.routes.iter().any(|route| route.tls.is_some());
     let without_effect = [
+        ("spec.routes[].tls", has_tls),
         ("spec.placement", spec.placement.is_some()),
         ("spec.rollout", spec.rollout.is_some()),
     ];

@@ -42,6 +42,7 @@ fn route(route: &Route) -> wire::Route {
             .rewrite
             .as_ref()
             .map(|rewrite| rewrite.prefix.0.clone()),
+        certificate: String::new(),
     }
 }
 

@@ -88,6 +88,15 @@ pub(super) struct Route {
     #[serde(default)]
     pub(super) headers: Vec<HeaderMatch>,
     pub(super) rewrite: Option<Rewrite>,
+    pub(super) tls: Option<RouteTls>,
+}
+
+/// Certificate of the hosts of a route. Functions are served without TLS here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RouteTls {
+    #[serde(rename = "secretRef")]
+    _secret_ref: Reference,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use node_shim_core::desired::{
 };
 use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 
+use super::certificates::CertificateStore;
 use super::parse_record::{ParsedRecord, RecordError, key, parse, record_versions, split};
-use super::secret_values::restore_known_values;
+use super::secret_values::{lacks_certificate, restore_known_values};
 
 /// Maximum number of functions in a snapshot; further ones are dropped.
 const MAX_FUNCTIONS: usize = 200_000;
@@ -34,6 +35,12 @@ impl Record {
         let mut definitions = self.parsed.definitions.values();
         definitions.any(|definition| !definition.missing_secrets.is_empty())
     }
+
+    /// Returns whether an operator may still send a certificate. It does not have a usable one of every Secret, so a record that
+    /// it has sent lacks nothing.
+    fn awaits_certificate(&self) -> bool {
+        self.unconfirmed && lacks_certificate(&self.wire)
+    }
 }
 
 /// Reason why the newest record of a function was rejected.
@@ -48,6 +55,8 @@ pub(crate) struct Quarantine {
 #[derive(Default)]
 pub(crate) struct Records {
     functions: BTreeMap<FunctionKey, Record>,
+    /// Certificates of the functions.
+    pub(super) certificates: CertificateStore,
     quarantined: BTreeMap<FunctionKey, Quarantine>,
     version: u64,
     collecting: Option<Vec<FunctionRecord>>,
@@ -138,6 +147,7 @@ impl Records {
                 })
             {
                 self.functions.remove(&key);
+                self.certificates.remove(&key);
                 self.quarantined.remove(&key);
                 changed = true;
             }
@@ -174,6 +184,8 @@ impl Records {
         };
         self.functions
             .retain(|key, record| stays(key, &record_versions(&record.wire)));
+        let functions = &self.functions;
+        self.certificates.retain(|key| functions.contains_key(key));
         self.quarantined.retain(|key, _| named.contains(key));
         self.version = self.version.max(version);
         self.applied = true;
@@ -215,6 +227,8 @@ impl Records {
         match parse(&merged) {
             Ok(parsed) => {
                 self.quarantined.remove(&key);
+                let seconds = i64::try_from(now / 1_000).unwrap_or(i64::MAX);
+                self.certificates.set(&key, &merged, seconds);
                 self.functions.insert(
                     key,
                     Record {
@@ -264,13 +278,17 @@ impl Records {
     /// Returns whether values of Secrets are missing that an operator may still send.
     pub(crate) fn awaits_secret_values(&self) -> bool {
         let mut records = self.functions.values();
-        records.any(|record| record.unconfirmed && record.has_missing_secrets())
+        records.any(|record| {
+            record.awaits_certificate() || (record.unconfirmed && record.has_missing_secrets())
+        })
     }
 
     /// Returns the table version to resume from, or 0 to request a snapshot. A snapshot is needed without a table,
     /// while values of Secrets are missing, and after a rejected record.
     pub(crate) fn have(&self) -> u64 {
-        let missing_secrets = self.functions.values().any(Record::has_missing_secrets);
+        let mut records = self.functions.values();
+        let missing_secrets =
+            records.any(|record| record.has_missing_secrets() || record.awaits_certificate());
         if missing_secrets || !self.applied || !self.quarantined.is_empty() {
             0
         } else {
@@ -295,6 +313,7 @@ fn merge(
     if !routes {
         offered.accepted = have.accepted;
         offered.routes.clone_from(&have.routes);
+        offered.certificates.clone_from(&have.certificates);
         offered.suspended = have.suspended;
         offered.callers.clone_from(&have.callers);
     }

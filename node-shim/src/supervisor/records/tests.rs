@@ -1,5 +1,8 @@
 use node_api::v1::env_var::Kind;
-use node_api::v1::{EnvVar, FencingToken, FunctionKey as WireKey, PathMatch, Removal, SecretValue};
+use node_api::v1::{
+    Certificate, CertificatePair, EnvVar, FencingToken, FunctionKey as WireKey, PathMatch, Removal,
+    SecretValue,
+};
 
 use super::super::parse_record::tests::record;
 use super::*;
@@ -324,4 +327,44 @@ fn secret_values_are_awaited_until_an_operator_sends_the_record() {
     records.apply_batch(delta(13, vec![with_secret("f", 7, Some("one"))]), 0);
     assert_eq!(value(&records).as_deref(), Some("one"));
     assert_eq!(records.have(), 13);
+}
+
+/// A node that starts waits for certificates like for values of Secrets, but not once an operator has none of the Secret.
+#[test]
+fn a_certificate_is_awaited_until_an_operator_sends_the_record() {
+    let with = |serial: u64, pair: Option<&[u8]>| {
+        let mut record = record("f", serial);
+        record.certificates.push(Certificate {
+            secret: "tls".into(),
+            pair: pair.map(|chain| CertificatePair {
+                chain: chain.to_vec(),
+                key: b"key".to_vec(),
+            }),
+        });
+        record
+    };
+    let held = |records: &Records| {
+        let record = &records.functions[&FunctionKey::new("ns", "f")].wire;
+        record.certificates[0].pair.is_some()
+    };
+    let mut records = Records::default();
+    records.restore(7, vec![with(1, None)], 0);
+    assert!(records.awaits_secret_values());
+    assert_eq!(records.have(), 0, "the node requests a snapshot");
+    records.apply_batch(whole(8, vec![with(1, None)]), 0);
+    assert!(!records.awaits_secret_values() && !held(&records));
+    assert_eq!(
+        records.have(),
+        8,
+        "a Secret without a certificate is no reason for another one"
+    );
+    records.apply_batch(delta(9, vec![with(1, Some(b"chain"))]), 0);
+    assert!(held(&records));
+    // an operator that has none at present
+    records.apply_batch(delta(10, vec![with(2, None)]), 0);
+    assert!(held(&records));
+    // the table of the process before this one
+    records.restore(10, vec![with(2, None)], 0);
+    assert!(held(&records) && !records.awaits_secret_values());
+    assert_eq!(records.have(), 10);
 }

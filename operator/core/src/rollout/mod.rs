@@ -10,6 +10,7 @@
 //! already lowered the weight on the nodes. The weight of a candidate never rises by a state that was not written.
 
 mod action_lines;
+mod certificates;
 mod conditions;
 mod decide;
 mod decision;
@@ -30,6 +31,7 @@ mod transition;
 mod unknown_secrets;
 mod weight;
 
+pub use certificates::{CERTIFICATE_UNUSABLE, report_unusable_certificate};
 pub use conditions::{Blocked, Condition, ConditionType, Phase, conditions, phase};
 pub use decide::decide;
 pub use decision::{Decision, RequiredMeasurements, Transition, required_measurements};

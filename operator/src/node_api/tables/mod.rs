@@ -183,6 +183,7 @@ impl State {
             None => (Some(Change::Whole), Placement::nowhere()),
             Some(old) => {
                 record.version = record.version.max(old.record.version);
+                keep_certificates(&mut record, &old.record);
                 let left = lost(&old.placement, &placement);
                 (change_between(old, &record, &placement), left)
             }
@@ -285,6 +286,7 @@ fn change_between(
         && held.routes == record.routes
         && held.suspended == record.suspended
         && held.callers == record.callers
+        && held.certificates == record.certificates
         && held.definitions == record.definitions;
     if !same_frame || old.placement != *placement {
         Some(Change::Whole)
@@ -312,8 +314,26 @@ fn keep_newer(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
     if token(held.accepted) > token(record.accepted) {
         record.accepted = held.accepted;
         record.routes.clone_from(&held.routes);
+        record.certificates.clone_from(&held.certificates);
         record.suspended = held.suspended;
         record.callers.clone_from(&held.callers);
+    }
+}
+
+/// Keeps the pairs of certificates whose Secrets hold no usable one at present, as nodes do: a node that starts meanwhile must receive
+/// what the others have.
+fn keep_certificates(record: &mut v1::FunctionRecord, held: &v1::FunctionRecord) {
+    if record.uid != held.uid {
+        return;
+    }
+    for certificate in record
+        .certificates
+        .iter_mut()
+        .filter(|one| one.pair.is_none())
+    {
+        let same = held.certificates.iter();
+        let same = same.filter(|held| held.secret == certificate.secret);
+        certificate.pair = same.filter_map(|held| held.pair.clone()).next();
     }
 }
 
@@ -333,3 +353,5 @@ impl Tables {
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;

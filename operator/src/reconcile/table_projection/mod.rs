@@ -6,22 +6,23 @@ use std::collections::BTreeSet;
 
 use crds::function::{
     Caller, HeaderMatchType, KeySelector, KeyValueStore, PathMatchType, Placement as PlacementSpec,
-    Store,
+    Route, Store,
 };
 use crds::{EdgeFunction, EdgeFunctionStatus, EdgeRevision, ReferenceKind};
 use node_api::{FencingToken, v1};
 use operator_core::rollout::{TrafficSplit, traffic_split};
 
 use crate::persist;
-use crate::validate::Limits;
+use crate::validate::{Limits, tls_secrets};
 
 pub use projector::Projector;
 
-/// Gives the content of one key of a Secret in the function's namespace, if it is the content with that keyed hash.
-/// `None` is not an empty value: nodes receive it as unknown.
+/// Gives the content of Secrets in the function's namespace. `None` is not an empty value: nodes receive it as unknown.
 pub trait SecretValues {
-    /// The bytes; `None` if they are not, or no longer, known.
+    /// The bytes of one key, if they have that keyed hash; `None` if they are not, or no longer, known.
     fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>>;
+    /// The newest certificate with its key, if nodes can use it for at least one of these hosts.
+    fn certificate(&self, name: &str, hosts: &[&str]) -> Option<v1::CertificatePair>;
 }
 
 /// The record of one function; `None` while nothing of it was ever accepted.
@@ -78,7 +79,38 @@ pub fn record(
             .map(|revision| definition(revision, secrets))
             .collect(),
         split: Some(wire_split(&split, 0)),
+        certificates: certificates(&accepted.routes, secrets),
     })
+}
+
+/// The certificates that routes name. They are those of now, whatever the revisions were made with.
+fn certificates(routes: &[Route], secrets: &impl SecretValues) -> Vec<v1::Certificate> {
+    let names = tls_secrets(routes).into_iter();
+    let certificate = |name: &str| {
+        let named = routes
+            .iter()
+            .filter(|route| tls_secret(route) == Some(name));
+        let hosts = named.flat_map(|route| &route.hosts).map(String::as_str);
+        v1::Certificate {
+            secret: name.to_owned(),
+            pair: secrets.certificate(name, &hosts.collect::<Vec<_>>()),
+        }
+    };
+    names.map(certificate).collect()
+}
+
+fn tls_secret(route: &Route) -> Option<&str> {
+    Some(route.tls.as_ref()?.secret_ref.name.as_str())
+}
+
+/// Names of the Secrets with certificates of the routes that are served.
+#[must_use]
+pub fn certificates_of(function: &EdgeFunction) -> BTreeSet<&str> {
+    let status = function.status.as_ref();
+    let accepted = status.and_then(|status| status.accepted.as_ref());
+    accepted
+        .map(|accepted| tls_secrets(&accepted.routes))
+        .unwrap_or_default()
 }
 
 /// The function's key as nodes know it.
@@ -322,7 +354,7 @@ fn caller(caller: &Caller) -> v1::Caller {
     }
 }
 
-fn route(route: &crds::function::Route) -> v1::Route {
+fn route(route: &Route) -> v1::Route {
     v1::Route {
         hosts: route.hosts.clone(),
         paths: route
@@ -351,6 +383,7 @@ fn route(route: &crds::function::Route) -> v1::Route {
             })
             .collect(),
         rewrite_prefix: route.rewrite.as_ref().map(|rewrite| rewrite.prefix.clone()),
+        certificate: tls_secret(route).unwrap_or_default().to_owned(),
     }
 }
 

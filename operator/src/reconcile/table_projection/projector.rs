@@ -9,6 +9,7 @@ use crds::{EdgeFunction, EdgeRevision};
 use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
+use crate::function_certificates::FunctionCertificates;
 use crate::node_api::{FunctionKey, PlacementPool, Tables};
 use crate::reconcile::pick_nodes;
 use crate::reconcile::remembered_secrets::{Remembered, Values};
@@ -19,6 +20,8 @@ use crate::watch::{Caches, ObjectKey, Secrets, Term};
 pub struct Projector {
     pub(in crate::reconcile) caches: Caches,
     pub(in crate::reconcile) secrets: Secrets,
+    /// Which of the Secrets hold certificates that nodes can use.
+    pub(crate) certificates: FunctionCertificates,
     tables: Tables,
     pub(in crate::reconcile) hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
     /// Values that were read, for revisions whose Secret has changed since.
@@ -48,6 +51,7 @@ impl Projector {
     ) -> Self {
         Self {
             caches,
+            certificates: FunctionCertificates::new(secrets.clone()),
             secrets,
             tables,
             hash_key,
@@ -78,7 +82,7 @@ impl Projector {
     pub fn project(&self, key: &ObjectKey, object: &EdgeFunction) {
         let revisions = self.caches.revisions.find(&Term::Function(key.clone()));
         let revisions: Vec<_> = revisions.iter().map(AsRef::as_ref).collect();
-        self.read_secrets(key, &revisions);
+        self.read_secrets(key, object, &revisions);
         let values = Values {
             projector: self,
             namespace: &key.namespace,
@@ -117,12 +121,14 @@ impl Projector {
         self.tables.withhold(&key, uid);
     }
 
-    /// Begins to read the Secrets of all revisions, so that the values are known when a traffic split names one of them.
-    fn read_secrets(&self, key: &ObjectKey, revisions: &[&EdgeRevision]) {
-        for name in revisions
+    /// Begins to read the Secrets of all revisions, so that the values are known when a traffic split names one of them, and
+    /// those of the routes.
+    fn read_secrets(&self, key: &ObjectKey, function: &EdgeFunction, revisions: &[&EdgeRevision]) {
+        let values = revisions
             .iter()
-            .flat_map(|revision| super::secrets_of(revision))
-        {
+            .flat_map(|revision| super::secrets_of(revision));
+        let certificates = super::certificates_of(function).into_iter();
+        for name in values.chain(certificates.map(str::to_owned)) {
             let _ = self.secrets.get(&ObjectKey::new(&key.namespace, &name));
         }
     }
@@ -165,17 +171,21 @@ impl Projector {
         pick_nodes::pick(key, &spec, &pick_nodes::candidates(&nodes, &none, has_shim))
     }
 
-    /// Whether every Secret that a revision refers to was asked for and answered.
+    /// Whether every Secret that a revision or a served route refers to was asked for and answered.
     #[must_use]
     pub fn secrets_known(&self) -> bool {
+        let is_known = |key: &ObjectKey, name: &str| {
+            let state = self.secrets.get(&ObjectKey::new(&key.namespace, name));
+            !matches!(state, crate::watch::SecretState::Unknown)
+        };
         let revisions = self.caches.revisions.all();
+        let functions = self.caches.functions.all();
         revisions.iter().all(|(key, revision)| {
-            super::secrets_of(revision).iter().all(|name| {
-                !matches!(
-                    self.secrets.get(&ObjectKey::new(&key.namespace, name)),
-                    crate::watch::SecretState::Unknown
-                )
-            })
+            let names = super::secrets_of(revision);
+            names.iter().all(|name| is_known(key, name))
+        }) && functions.iter().all(|(key, function)| {
+            let mut names = super::certificates_of(function).into_iter();
+            names.all(|name| is_known(key, name))
         })
     }
 }

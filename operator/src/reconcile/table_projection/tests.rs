@@ -12,6 +12,13 @@ impl SecretValues for Known {
         let secret = matches!((name, key), ("s", "k") | ("r", "url"));
         (secret && hash == self.0).then(|| b"hush".to_vec())
     }
+
+    fn certificate(&self, name: &str, hosts: &[&str]) -> Option<v1::CertificatePair> {
+        (name == "tls" && hosts.contains(&"a.example")).then(|| v1::CertificatePair {
+            chain: b"chain".to_vec(),
+            key: b"key".to_vec(),
+        })
+    }
 }
 
 fn revision(name: &str, version: u64, change: impl FnOnce(&mut EdgeRevisionSpec)) -> EdgeRevision {
@@ -149,6 +156,35 @@ fn fn_12_a_secret_travels_only_as_the_value_that_the_revision_was_made_with() {
     };
     assert_eq!(value("then"), ("s/k".to_owned(), Some(b"hush".to_vec())));
     assert_eq!(value("now"), ("s/k".to_owned(), None), "not an empty text");
+}
+
+#[test]
+fn a_certificate_travels_once_with_the_routes_that_name_it() {
+    let mut function = function(Some("app-1"), true);
+    let route = |host: &str, secret: Option<&str>| Route {
+        hosts: vec![host.into()],
+        tls: secret.map(|name| crds::function::RouteTls {
+            secret_ref: crds::LocalReference { name: name.into() },
+        }),
+        ..Route::default()
+    };
+    let status = function.status.as_mut().unwrap();
+    status.accepted.as_mut().unwrap().routes = vec![
+        route("b.example", Some("tls")),
+        route("a.example", Some("tls")),
+        route("a.example", Some("other")),
+        route("c.example", None),
+    ];
+    let names: Vec<_> = certificates_of(&function).into_iter().collect();
+    assert_eq!(names, ["other", "tls"]);
+    let record = record(&function, &[], &Known("")).unwrap();
+    let named = record.routes.iter().map(|route| route.certificate.as_str());
+    assert_eq!(named.collect::<Vec<_>>(), ["tls", "tls", "other", ""]);
+    let sent = record.certificates.iter();
+    let sent: Vec<_> = sent
+        .map(|one| (one.secret.as_str(), one.pair.is_some()))
+        .collect();
+    assert_eq!(sent, [("other", false), ("tls", true)]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod callers;
+mod certificates;
 mod concerned;
 mod config_maps;
 mod crashes;

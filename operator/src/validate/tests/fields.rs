@@ -119,6 +119,10 @@ const USED: &[(&str, &str)] = &[
     ("routes[].paths[].type", "table_projection route"),
     ("routes[].paths[].value", "table_projection route"),
     ("routes[].rewrite.prefix", "table_projection route"),
+    (
+        "routes[].tls.secretRef.name",
+        "table_projection certificates",
+    ),
     ("source.image", "image.rs"),
     ("source.imagePullSecrets[].name", "image.rs"),
     ("source.inline", "image.rs"),

@@ -1,7 +1,5 @@
-//! One certificate with its key, and the hosts it is valid for.
+//! Certificates of servers with their private keys. The operator checks with it what nodes will use, so both agree.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
@@ -10,37 +8,35 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
-use zeroize::Zeroizing;
 
-/// File with the certificate chain.
-pub(super) const CERTIFICATE: &str = "tls.crt";
-/// File with the private key.
-pub(super) const KEY: &str = "tls.key";
+/// Key of a Secret of type `kubernetes.io/tls`, and file of its mount, with the certificate chain.
+pub const CHAIN: &str = "tls.crt";
+/// Key of such a Secret, and file of its mount, with the private key.
+pub const KEY: &str = "tls.key";
 
 /// Why a certificate cannot be used.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// The file of the certificate contains none.
+    /// The chain contains no certificate.
     #[error("tls.crt contains no certificate in PEM format")]
     NoCertificate,
-    /// The file of the key contains none.
+    /// There is no private key.
     #[error("tls.key contains no private key in PEM format")]
     NoKey,
-    /// The key has another certificate, or a type that is not supported.
-    #[error("tls.crt and tls.key: {0}")]
-    Key(rustls::Error),
+    /// The key is that of another certificate.
+    #[error("the private key in tls.key does not belong to the certificate in tls.crt")]
+    OtherKey,
+    /// The key has a type that is not supported, or is malformed.
+    #[error("the private key in tls.key cannot be used: {0}")]
+    Key(String),
     /// The certificate cannot be parsed.
     #[error("tls.crt is not a certificate: {0}")]
     Malformed(String),
-    /// A file cannot be read.
-    #[error("{0}")]
-    Unreadable(String),
 }
 
-/// A certificate chain with its key.
-#[derive(Debug)]
-pub struct Certificate {
-    key: Arc<CertifiedKey>,
+/// What a certificate says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateDetails {
     /// DNS names in lower case, exact or with one leading wildcard.
     names: Vec<String>,
     /// First second of the validity, Unix time.
@@ -49,19 +45,14 @@ pub struct Certificate {
     not_after: i64,
 }
 
-impl Certificate {
-    /// Reads the files `tls.crt` and `tls.key` of a folder.
-    ///
-    /// # Errors
-    /// Returns an error when a file cannot be read, and those of [`parse`](Self::parse).
-    pub fn read(folder: &Path) -> Result<Self, CertificateError> {
-        let read = |name: &str| {
-            let unreadable = |error| CertificateError::Unreadable(format!("{name}: {error}"));
-            fs::read(folder.join(name)).map_err(unreadable)
-        };
-        Self::parse(&read(CERTIFICATE)?, &Zeroizing::new(read(KEY)?))
-    }
+/// A certificate chain with its private key. `Debug` does not show the key.
+#[derive(Debug)]
+pub struct Certificate {
+    key: Arc<CertifiedKey>,
+    details: CertificateDetails,
+}
 
+impl Certificate {
     /// Parses a certificate chain, whose first certificate is the server's, and its private key, both in PEM format.
     ///
     /// # Errors
@@ -71,9 +62,41 @@ impl Certificate {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| CertificateError::Malformed(error.to_string()))?;
         let first = chain.first().ok_or(CertificateError::NoCertificate)?;
+        let details = CertificateDetails::parse(first)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::NoKey)?;
+        let key =
+            CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(key_error)?;
+        Ok(Self {
+            key: Arc::new(key),
+            details,
+        })
+    }
+
+    /// Returns the chain and the key for a handshake.
+    #[must_use]
+    pub fn key(&self) -> Arc<CertifiedKey> {
+        self.key.clone()
+    }
+
+    /// Returns the names and the validity.
+    #[must_use]
+    pub fn details(&self) -> &CertificateDetails {
+        &self.details
+    }
+}
+
+fn key_error(error: rustls::Error) -> CertificateError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => CertificateError::OtherKey,
+        error => CertificateError::Key(error.to_string()),
+    }
+}
+
+impl CertificateDetails {
+    fn parse(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         let malformed =
             |error: &dyn std::fmt::Display| CertificateError::Malformed(error.to_string());
-        let (_, parsed) = parse_x509_certificate(first).map_err(|error| malformed(&error))?;
+        let (_, parsed) = parse_x509_certificate(certificate).map_err(|error| malformed(&error))?;
         let alternative = parsed
             .subject_alternative_name()
             .map_err(|error| malformed(&error))?;
@@ -86,18 +109,10 @@ impl Certificate {
             dns.collect()
         });
         let validity = parsed.validity();
-        let (not_before, not_after) = (
-            validity.not_before.timestamp(),
-            validity.not_after.timestamp(),
-        );
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::NoKey)?;
-        let key = CertifiedKey::from_der(chain, key, &ring::default_provider())
-            .map_err(CertificateError::Key)?;
         Ok(Self {
-            key: Arc::new(key),
             names,
-            not_before,
-            not_after,
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
         })
     }
 
@@ -111,10 +126,28 @@ impl Certificate {
         names.any(|name| name == host || Some(name) == wildcard.as_ref())
     }
 
+    /// Returns whether the certificate is valid for at least one name that the host of a route matches: an exact name, `*` for all
+    /// names, or a wildcard, which in a route stands for one or more labels.
+    #[must_use]
+    pub fn covers_any_of(&self, host: &str) -> bool {
+        let Some(suffix) = host.strip_prefix('*') else {
+            return self.covers(host);
+        };
+        let mut names = self.names.iter();
+        // the wildcard of a certificate, which is one label, is itself a name below the suffix
+        names.any(|name| name.len() > suffix.len() && name.ends_with(suffix))
+    }
+
     /// Returns whether the certificate is valid at `now`, in seconds of Unix time.
     #[must_use]
     pub fn is_valid_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
+    }
+
+    /// Returns the start of the validity in seconds of Unix time.
+    #[must_use]
+    pub fn not_before(&self) -> i64 {
+        self.not_before
     }
 
     /// Returns the end of the validity in seconds of Unix time.
@@ -127,10 +160,6 @@ impl Certificate {
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
-    }
-
-    pub(super) fn key(&self) -> Arc<CertifiedKey> {
-        self.key.clone()
     }
 }
 
@@ -152,6 +181,7 @@ mod tests {
     fn a_wildcard_stands_for_one_label() {
         let (chain, key) = pair(&["Shop.Example", "*.api.example"]);
         let certificate = Certificate::parse(chain.as_bytes(), key.as_bytes()).unwrap();
+        let certificate = certificate.details();
         for covered in ["shop.example", "a.api.example"] {
             assert!(certificate.covers(covered), "{covered}");
         }
@@ -167,12 +197,35 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_a_wildcard_is_covered_by_any_name_that_it_matches() {
+        let (chain, key) = pair(&["shop.example", "*.api.example"]);
+        let certificate = Certificate::parse(chain.as_bytes(), key.as_bytes()).unwrap();
+        for (host, expected) in [
+            ("shop.example", true),
+            ("other.example", false),
+            ("*.example", true),
+            ("*.api.example", true),
+            ("*.shop.example", false),
+            // one label more than the wildcard of the certificate
+            ("*.eu.api.example", false),
+            ("*.hop.example", false),
+            ("*", true),
+        ] {
+            assert_eq!(
+                certificate.details().covers_any_of(host),
+                expected,
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
     fn what_does_not_belong_together_is_refused() {
         let ((chain, key), (_, other)) = (pair(&["a.example"]), pair(&["a.example"]));
         let error = |chain: &str, key: &str| {
             Certificate::parse(chain.as_bytes(), key.as_bytes()).unwrap_err()
         };
-        assert!(matches!(error(&chain, &other), CertificateError::Key(_)));
+        assert_eq!(error(&chain, &other), CertificateError::OtherKey);
         assert_eq!(error("", &key), CertificateError::NoCertificate);
         assert_eq!(error(&key, &key), CertificateError::NoCertificate);
         assert_eq!(error(&chain, ""), CertificateError::NoKey);
@@ -188,8 +241,24 @@ mod tests {
         let chain = params.self_signed(&key).unwrap().pem();
         let certificate = Certificate::parse(chain.as_bytes(), key.serialize_pem().as_bytes());
         let certificate = certificate.unwrap();
+        let certificate = certificate.details();
         let (start, end) = (1_577_836_800, 1_609_459_200);
         assert!(certificate.is_valid_at(start) && certificate.is_valid_at(end));
         assert!(!certificate.is_valid_at(start - 1) && !certificate.is_valid_at(end + 1));
+    }
+
+    #[test]
+    fn a_private_key_is_not_shown() {
+        let (chain, key) = pair(&["a.example"]);
+        let wire = crate::v1::CertificatePair {
+            chain: chain.clone().into_bytes(),
+            key: key.clone().into_bytes(),
+        };
+        assert_eq!(format!("{wire:?}"), "CertificatePair { .. }");
+        let parsed = Certificate::parse(chain.as_bytes(), key.as_bytes()).unwrap();
+        let shown = format!("{parsed:?}");
+        let secret = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let secret = format!("{:?}", &secret.secret_der()[..16]);
+        assert!(!shown.contains(secret.trim_matches(['[', ']'])), "{shown}");
     }
 }
