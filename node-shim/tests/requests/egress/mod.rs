@@ -3,6 +3,7 @@
 mod calls;
 mod hops;
 mod origin;
+mod services;
 mod spans;
 mod tls;
 
