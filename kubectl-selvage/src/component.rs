@@ -5,8 +5,8 @@ use wasmparser::{ComponentExternalKind, Parser, Payload, Validator, WasmFeatures
 
 /// Largest component in bytes that operator and nodes accept: 50 MiB.
 const MAX_SIZE: usize = 50 << 20;
-/// Start of the name of the interface that nodes call.
-const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
+/// Starts of the names of the interfaces that nodes call.
+const HANDLERS: [&str; 2] = ["wasi:http/incoming-handler@0.2.", "wasi:http/handler@0.3."];
 
 /// Names of the interfaces on the outermost level of a component.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,13 +56,15 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Interfaces, String> {
         .validate_all(bytes)
         .map_err(damaged)?;
     let found = interfaces(bytes).map_err(damaged)?;
-    if !found.exports.iter().any(|name| name.starts_with(HANDLER)) {
+    let is_handler = |name: &String| HANDLERS.iter().any(|handler| name.starts_with(handler));
+    if !found.exports.iter().any(is_handler) {
         let exports = match found.exports.as_slice() {
             [] => "nothing".to_owned(),
             exports => exports.join(", "),
         };
         return Err(format!(
-            "does not export wasi:http/incoming-handler@0.2, so nodes cannot send it requests. It exports {exports}."
+            "does not export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3, so nodes cannot send it requests. \
+             It exports {exports}."
         ));
     }
     Ok(found)
@@ -124,6 +126,13 @@ mod tests {
         let found = inspect(&wat::parse_str(text).unwrap()).unwrap();
         assert_eq!(found.exports, ["wasi:http/incoming-handler@0.2.3"]);
         assert_eq!(found.imports, ["wasi:io/error@0.2.6"]);
+    }
+
+    #[test]
+    fn a_component_of_wasi_0_3_is_accepted() {
+        let text = r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#;
+        let found = inspect(&wat::parse_str(text).unwrap()).unwrap();
+        assert_eq!(found.exports, ["wasi:http/handler@0.3.0"]);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //! nodes offer to components.
 //!
 //! ```
-//! use node_api::{LATENCY_BOUNDS, world};
+//! use node_api::LATENCY_BOUNDS;
+//! use node_api::world::World;
 //!
 //! // a request of 12 ms is counted in the bucket up to 15 ms, on both sides
 //! let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < 0.012);
 //! assert_eq!(LATENCY_BOUNDS[bucket], 0.015);
 //!
 //! // the operator rejects a component with an import that no node offers
-//! assert!(world::is_offered("wasi:http/types@0.2.6"));
-//! assert!(!world::is_offered("wasi:blobstore/blobstore@0.2.0-draft"));
+//! assert!(World::Proxy.offers("wasi:http/types@0.2.6"));
+//! assert!(!World::Proxy.offers("wasi:blobstore/blobstore@0.2.0-draft"));
 //! ```
 
 #![forbid(unsafe_code)]

@@ -1,8 +1,24 @@
 //! Interfaces that a node offers to components. The operator checks images against this list, and nodes link
 //! according to it, so both sides accept the same components.
 
-/// World that every node offers.
+/// World of components that handle requests with the interfaces of WASI 0.2.
 pub const PROXY_WORLD: &str = "wasi:http/proxy@0.2";
+
+/// World of components that handle requests with the interfaces of WASI 0.3.
+pub const SERVICE_WORLD: &str = "wasi:http/service@0.3";
+
+/// Exports of which a component needs one.
+pub const HANDLERS: &str = "wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3";
+
+/// World of a component. It decides how a node calls the component and what the component may import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// The world [`PROXY_WORLD`], whose handler writes its response to a resource of the host.
+    Proxy,
+    /// The world [`SERVICE_WORLD`], whose handler is asynchronous and returns its response. Its components may also import what those of `Proxy` may, because standard libraries still use
+    /// the interfaces of WASI 0.2.
+    Service,
+}
 
 /// Names under which `wasi:config/store` is linked. Pre-releases are not compatible with each other, so each
 /// supported draft is listed.
@@ -14,10 +30,13 @@ pub const CONFIG_STORES: [&str; 2] = [
 /// Versions of `wasi:keyvalue` whose interfaces `store`, `atomics` and `batch` are linked.
 pub const KEY_VALUE_VERSIONS: [&str; 2] = ["0.2.0-draft", "0.2.0-draft2"];
 
+/// Name of a package, and those of its interfaces that are offered.
+type Package = (&'static str, &'static [&'static str]);
+
 /// Packages with the interfaces that are offered in every release 0.2.x: those of the worlds `wasi:http/proxy` and
 /// `wasi:cli/imports`. Toolchains import most of the second one, whatever a program uses. Files, sockets, names,
 /// arguments and terminals are present and empty: nodes grant none of them.
-const OFFERED: [(&str, &[&str]); 7] = [
+const OFFERED: [Package; 7] = [
     ("wasi:http", &["types", "outgoing-handler"]),
     ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
     ("wasi:random", &["random", "insecure", "insecure-seed"]),
@@ -52,20 +71,103 @@ const OFFERED: [(&str, &[&str]); 7] = [
     ),
 ];
 
+/// Packages with the interfaces that components of the world `wasi:http/service` may import in every release 0.3.x: those of
+/// `wasi:http/service` and of `wasi:cli/imports`. Files, sockets, names, arguments and terminals are present and empty too.
+const OFFERED_TO_SERVICES: [Package; 6] = [
+    ("wasi:http", &["types", "client"]),
+    ("wasi:clocks", &["types", "monotonic-clock", "system-clock"]),
+    ("wasi:random", &["random", "insecure", "insecure-seed"]),
+    (
+        "wasi:cli",
+        &[
+            "types",
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    ),
+    ("wasi:filesystem", &["types", "preopens"]),
+    ("wasi:sockets", &["types", "ip-name-lookup"]),
+];
+
 /// Maximum number of imports that [`mismatches`] lists, and the maximum number of characters of each.
 const MAX_LISTED: usize = 64;
 const MAX_NAME: usize = 128;
 
-/// Returns whether a component may import `name`, for example `wasi:io/streams@0.2.6`.
-#[must_use]
-pub fn is_offered(name: &str) -> bool {
-    CONFIG_STORES.contains(&name)
-        || is_key_value(name)
-        || OFFERED.iter().any(|(package, interfaces)| {
-            interfaces
-                .iter()
-                .any(|interface| is_interface(name, package, interface))
-        })
+impl World {
+    /// Returns the world of a component with these imports and exports; `None` when it exports no handler that a node can
+    /// call. A component with the handlers of both versions is of the older world, unless it imports interfaces of WASI 0.3.
+    #[must_use]
+    pub fn of<'a>(
+        imports: impl IntoIterator<Item = &'a str>,
+        exports: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Self> {
+        let (mut proxy, mut service) = (false, false);
+        for name in exports {
+            proxy |= is_interface(name, "wasi:http", "incoming-handler", "0.2");
+            service |= is_interface(name, "wasi:http", "handler", "0.3");
+        }
+        match (proxy, service) {
+            (true, true) if imports.into_iter().any(is_offered_to_services) => Some(Self::Service),
+            (true, _) => Some(Self::Proxy),
+            (false, true) => Some(Self::Service),
+            (false, false) => None,
+        }
+    }
+
+    /// Returns the world with this name, as [`name`](Self::name) returns it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Proxy, Self::Service]
+            .into_iter()
+            .find(|world| world.name() == name)
+    }
+
+    /// Returns the name of the world, for example `wasi:http/proxy@0.2`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => PROXY_WORLD,
+            Self::Service => SERVICE_WORLD,
+        }
+    }
+
+    /// Returns what else keeps a component of this world from being served when it imports interfaces that another world has.
+    #[must_use]
+    pub fn hint<'a>(self, imports: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
+        let mixed = self == Self::Proxy && imports.into_iter().any(is_offered_to_services);
+        mixed.then_some(
+            "interfaces of WASI 0.3 are offered only to components that export wasi:http/handler@0.3",
+        )
+    }
+
+    /// Returns whether a component of this world may import `name`, for example `wasi:io/streams@0.2.6`.
+    #[must_use]
+    pub fn offers(self, name: &str) -> bool {
+        CONFIG_STORES.contains(&name)
+            || is_key_value(name)
+            || is_in(name, &OFFERED, "0.2")
+            || (self == Self::Service && is_offered_to_services(name))
+    }
+}
+
+fn is_offered_to_services(name: &str) -> bool {
+    is_in(name, &OFFERED_TO_SERVICES, "0.3")
+}
+
+fn is_in(name: &str, packages: &[Package], release: &str) -> bool {
+    packages.iter().any(|(package, interfaces)| {
+        interfaces
+            .iter()
+            .any(|interface| is_interface(name, package, interface, release))
+    })
 }
 
 /// Returns whether `name` is an interface of `wasi:keyvalue` that nodes link.
@@ -77,22 +179,20 @@ fn is_key_value(name: &str) -> bool {
     })
 }
 
-/// Returns whether nodes call an export of this name to handle a request.
-#[must_use]
-pub fn is_handler(name: &str) -> bool {
-    is_interface(name, "wasi:http", "incoming-handler")
-}
-
 /// Returns what keeps a component from being served, one sentence each; empty when it fits. `imports` and `exports` are
 /// the names of its outermost level, which are not trusted: control characters are replaced, long names are cut, and
 /// of more than 64 unknown imports the others are only counted.
 #[must_use]
-pub fn mismatches<'a>(
-    imports: impl IntoIterator<Item = &'a str>,
-    exports: impl IntoIterator<Item = &'a str>,
-) -> Vec<String> {
-    let mut unknown = imports.into_iter().filter(|name| !is_offered(name));
-    let listed: Vec<String> = unknown.by_ref().take(MAX_LISTED).map(printable).collect();
+pub fn mismatches(imports: &[&str], exports: &[&str]) -> Vec<String> {
+    let world = World::of(imports.iter().copied(), exports.iter().copied());
+    // a component without a handler is of no world; what it may not import in any of them is listed
+    let offered = world.unwrap_or(World::Service);
+    let mut unknown = imports.iter().filter(|name| !offered.offers(name));
+    let listed: Vec<String> = unknown
+        .by_ref()
+        .take(MAX_LISTED)
+        .map(|name| printable(name))
+        .collect();
     let others = unknown.count();
     let mut found = Vec::new();
     if !listed.is_empty() {
@@ -102,8 +202,11 @@ pub fn mismatches<'a>(
         }
         found.push(sentence + ", which no node offers");
     }
-    if !exports.into_iter().any(is_handler) {
-        found.push("lacks the export wasi:http/incoming-handler@0.2".to_owned());
+    if let Some(hint) = world.and_then(|world| world.hint(imports.iter().copied())) {
+        found.push(hint.to_owned());
+    }
+    if world.is_none() {
+        found.push(format!("lacks the export {HANDLERS}"));
     }
     found
 }
@@ -119,12 +222,14 @@ fn printable(name: &str) -> String {
     name.chars().take(MAX_NAME).map(replace).collect()
 }
 
-/// Returns whether `name` is `package/interface@0.2.x`. Hosts link every patch version of 0.2.
-fn is_interface(name: &str, package: &str, interface: &str) -> bool {
+/// Returns whether `name` is `package/interface@release.x`. Hosts link every patch version of a release.
+fn is_interface(name: &str, package: &str, interface: &str, release: &str) -> bool {
     name.strip_prefix(package)
         .and_then(|rest| rest.strip_prefix('/'))
         .and_then(|rest| rest.strip_prefix(interface))
-        .and_then(|rest| rest.strip_prefix("@0.2."))
+        .and_then(|rest| rest.strip_prefix('@'))
+        .and_then(|rest| rest.strip_prefix(release))
+        .and_then(|rest| rest.strip_prefix('.'))
         .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -148,7 +253,8 @@ mod tests {
             "wasi:keyvalue/atomics@0.2.0-draft2",
             "wasi:keyvalue/batch@0.2.0-draft2",
         ] {
-            assert!(is_offered(name), "{name}");
+            assert!(World::Proxy.offers(name), "{name}");
+            assert!(World::Service.offers(name), "{name}");
         }
         for name in [
             "wasi:sockets/tcp@0.3.0",
@@ -172,37 +278,88 @@ mod tests {
             "mine:own/thing@0.2.0",
             "run",
         ] {
-            assert!(!is_offered(name), "{name}");
+            assert!(!World::Proxy.offers(name), "{name}");
         }
     }
 
     #[test]
-    fn only_handlers_of_the_supported_version_are_called() {
-        assert!(is_handler("wasi:http/incoming-handler@0.2.0"));
+    fn services_may_import_both_releases() {
         for name in [
-            "wasi:http/incoming-handler@0.2.",
-            "wasi:http/incoming-handler@0.3.0",
-            "wasi:http/incoming-handler",
-            "wasi:http/types@0.2.0",
+            "wasi:http/types@0.3.0",
+            "wasi:http/client@0.3.12",
+            "wasi:clocks/system-clock@0.3.0",
+            "wasi:cli/stdout@0.3.1",
+            "wasi:sockets/types@0.3.0",
         ] {
-            assert!(!is_handler(name), "{name}");
+            assert!(World::Service.offers(name), "{name}");
+            assert!(!World::Proxy.offers(name), "{name}");
+        }
+        for name in [
+            "wasi:http/types@0.3.0-rc-2026-03-15",
+            "wasi:http/types@0.30.0",
+            "wasi:http/types@0.4.0",
+            // what a middleware imports
+            "wasi:http/handler@0.3.0",
+            "wasi:clocks/wall-clock@0.3.0",
+            "wasi:keyvalue/store@0.3.0",
+        ] {
+            assert!(!World::Service.offers(name), "{name}");
         }
     }
 
     const HANDLER: &str = "wasi:http/incoming-handler@0.2.3";
+    const SERVICE_HANDLER: &str = "wasi:http/handler@0.3.0";
+
+    #[test]
+    fn the_handler_decides_about_the_world() {
+        let world = |imports: &[&'static str], exports: &[&'static str]| {
+            World::of(imports.iter().copied(), exports.iter().copied())
+        };
+        assert_eq!(world(&[], &["run", HANDLER]), Some(World::Proxy));
+        assert_eq!(world(&[], &["run", SERVICE_HANDLER]), Some(World::Service));
+        let both = [SERVICE_HANDLER, HANDLER];
+        assert_eq!(world(&["wasi:http/types@0.2.3"], &both), Some(World::Proxy));
+        assert_eq!(
+            world(&["wasi:http/types@0.3.0"], &both),
+            Some(World::Service)
+        );
+        for name in [
+            "wasi:http/incoming-handler@0.2.",
+            "wasi:http/incoming-handler@0.3.0",
+            "wasi:http/incoming-handler",
+            "wasi:http/handler@0.2.0",
+            "wasi:http/handler@0.3.0-rc-2026-03-15",
+            "wasi:http/types@0.2.0",
+        ] {
+            assert_eq!(world(&[], &[name]), None, "{name}");
+        }
+        for world in [World::Proxy, World::Service] {
+            assert_eq!(World::from_name(world.name()), Some(world));
+        }
+        assert_eq!(World::from_name("wasi:http/proxy@0.4"), None);
+    }
 
     #[test]
     fn all_mismatches_are_listed() {
         assert_eq!(
-            mismatches(["wasi:io/poll@0.2.1"], ["run", HANDLER]),
+            mismatches(&["wasi:io/poll@0.2.1"], &["run", HANDLER]),
             [""; 0]
+        );
+        let mixed = ["wasi:io/poll@0.2.1", "wasi:http/types@0.3.0"];
+        assert_eq!(mismatches(&mixed, &[SERVICE_HANDLER]), [""; 0]);
+        assert_eq!(
+            mismatches(&mixed, &[HANDLER]),
+            [
+                "imports wasi:http/types@0.3.0, which no node offers",
+                "interfaces of WASI 0.3 are offered only to components that export wasi:http/handler@0.3"
+            ]
         );
         let imports = ["acme:store/all@1.0.0", "wasi:io/poll@0.2.1", "run"];
         assert_eq!(
-            mismatches(imports, ["run"]),
+            mismatches(&imports, &["run"]),
             [
                 "imports acme:store/all@1.0.0, run, which no node offers",
-                "lacks the export wasi:http/incoming-handler@0.2"
+                "lacks the export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"
             ]
         );
     }
@@ -213,7 +370,7 @@ mod tests {
         let long = "x".repeat(1000);
         let mut imports = vec!["a\u{1b}[2J\nb", &long];
         imports.extend(["run"; 70]);
-        let found = mismatches(imports, [HANDLER]).remove(0);
+        let found = mismatches(&imports, &[HANDLER]).remove(0);
         assert!(
             found.contains("a\u{fffd}[2J\u{fffd}b, x") && found.contains(" and 8 others,"),
             "{found}"

@@ -38,6 +38,7 @@ mod clock;
 pub mod code_cache;
 pub mod compile;
 pub mod component_digest;
+mod component_world;
 mod concurrency_limit;
 pub mod config_value;
 mod connection;

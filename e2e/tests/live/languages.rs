@@ -1,4 +1,4 @@
-//! Functions in other languages than Rust, made by the toolchains that their users have (`make languages`). Each
+//! Functions in other languages than Rust, made by the toolchains that their users have (`make languages`), and one of WASI 0.3. Each
 //! answers on every node with what its README promises: from its environment, its configuration, the path and a body.
 
 use crate::{
@@ -23,7 +23,7 @@ struct Example {
     post: (&'static str, &'static str, u16, &'static str),
 }
 
-fn examples() -> [Example; 5] {
+fn examples() -> [Example; 6] {
     [
         Example {
             name: "javascript",
@@ -77,6 +77,18 @@ fn examples() -> [Example; 5] {
                 200,
                 "2026-07-01T21:00:00+09:00\n",
             ),
+        },
+        // in Rust, of the world wasi:http/service@0.3
+        Example {
+            name: "gather",
+            env: ("UPSTREAMS", "denied.example"),
+            config: json!({ "unused": "value" }),
+            get: (
+                "/",
+                200,
+                "denied.example ErrorCode::HttpRequestDenied after ",
+            ),
+            post: ("/capitals", "a body", 200, "A BODY"),
         },
     ]
 }

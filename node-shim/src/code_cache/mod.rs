@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use node_api::world::World;
 use node_shim_core::code_cache::{MappedComponent, MappingLimits, select_to_unmap};
 use node_shim_core::desired::Failure;
 use parking_lot::{Mutex, MutexGuard};
@@ -63,6 +64,8 @@ pub struct CompiledComponent {
     digest: String,
     /// Size of the memories and tables with which an instance starts, in bytes; `None` when it was not measured.
     pub(crate) initial_memory: Option<u64>,
+    /// World of the component.
+    pub(crate) world: World,
     state: Mutex<State>,
     changed: Notify,
     /// `None` for code that is never unmapped.
@@ -210,6 +213,7 @@ impl CompiledComponent {
         let code = Arc::new(Self {
             digest: digest.to_owned(),
             initial_memory: loaded.initial_memory,
+            world: loaded.pre.world(),
             state: Mutex::new(State::new(loaded, Some(slot), on_disk)),
             changed: Notify::new(),
             map: Some((map, Arc::clone(&code_cache))),
@@ -318,6 +322,7 @@ impl From<LinkedComponent> for Arc<CompiledComponent> {
         Self::new(CompiledComponent {
             digest: String::new(),
             initial_memory: loaded.initial_memory,
+            world: loaded.pre.world(),
             state: Mutex::new(State::new(loaded, None, false)),
             changed: Notify::new(),
             map: None,

@@ -2,19 +2,19 @@
 //! megabytes.
 
 use node_api::world;
-use wasmparser::{Parser, Payload};
 
 use super::{ErrorReport, RejectReason};
+use crate::component_world::InterfaceNames;
 use crate::engine::LoadError;
 
-/// Rejects components that do not fit the world that nodes offer, and names everything that does not fit. Reads the
+/// Rejects components that do not fit a world that nodes offer, and names everything that does not fit. Reads the
 /// sections of the outermost level. Types are compared when the native code is linked.
 pub(super) fn check_world(bytes: &[u8]) -> Result<(), ErrorReport> {
     // the compiler names the defect of damaged bytes
-    let Ok((imports, exports)) = interfaces(bytes) else {
+    let Ok(names) = InterfaceNames::read(bytes) else {
         return Ok(());
     };
-    let mismatches = world::mismatches(imports, exports);
+    let mismatches = world::mismatches(&names.imports, &names.exports);
     if mismatches.is_empty() {
         return Ok(());
     }
@@ -22,31 +22,6 @@ pub(super) fn check_world(bytes: &[u8]) -> Result<(), ErrorReport> {
         RejectReason::WorldMismatch,
         LoadError::WorldMismatch(mismatches),
     ))
-}
-
-type Names<'a> = Vec<&'a str>;
-
-/// Returns the names that the outermost component imports and exports.
-fn interfaces(bytes: &[u8]) -> wasmparser::Result<(Names<'_>, Names<'_>)> {
-    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_usize);
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload? {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 0 => {
-                for import in section {
-                    imports.push(import?.name.name);
-                }
-            }
-            Payload::ComponentExportSection(section) if depth == 0 => {
-                for export in section {
-                    exports.push(export?.name.name);
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok((imports, exports))
 }
 
 #[cfg(test)]
@@ -68,9 +43,9 @@ mod tests {
         let refused = check(&format!(
             "(import \"acme:store/all@1.0.0\" (instance)) {offered} (import \"other\" (func))"
         ));
-        let expected = "the component does not fit the world wasi:http/proxy@0.2: \
+        let expected = "the component does not fit the world wasi:http/proxy@0.2 or wasi:http/service@0.3: \
             imports acme:store/all@1.0.0, other, which no node offers; \
-            lacks the export wasi:http/incoming-handler@0.2";
+            lacks the export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3";
         assert_eq!(
             refused,
             Err(ErrorReport::new(RejectReason::WorldMismatch, expected))

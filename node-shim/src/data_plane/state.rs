@@ -154,6 +154,7 @@ pub struct LoadShedding {
 
 /// State shared by all connections and requests.
 pub(crate) struct DataPlaneState {
+    /// Held also for its epochs, which end with the last handle.
     pub(crate) engine: Engine,
     pub(crate) options: DataPlaneOptions,
     pub(crate) counters: Arc<CounterTable>,

@@ -1,22 +1,27 @@
-//! Imports that the node offers to guests: `wasi:http`, the world `wasi:cli/imports`, `wasi:config/store` and `wasi:keyvalue`. The state
+//! Imports that the node offers to guests: `wasi:http`, the world `wasi:cli/imports`, `wasi:config/store` and `wasi:keyvalue`. Components
+//! of the world `wasi:http/service` get the first two in both releases. The state
 //! of an instance decides what is behind them ([`GuestState`]): no files, sockets, names, arguments or terminals.
 
-use node_api::world;
+use node_api::world::{self, World};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Component, Linker, Resource};
-use wasmtime_wasi::p2;
 use wasmtime_wasi::p2::bindings::LinkOptions;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Network};
+use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
+use wasmtime_wasi_http::p3::add_to_linker as add_http_p3_to_linker;
 
 use super::{config_store, key_value};
-use crate::instance::{GuestState, add_host_memory};
+use crate::instance::{GuestState, add_host_memory, add_host_memory_p3};
 
 /// Name under which wasmtime-wasi links the interface. A guest may import it by the name of any release 0.2.x.
 const NAME_LOOKUP: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
-pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
+pub(super) fn build(
+    engine: &wasmtime::Engine,
+    world: World,
+) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     let mut options = LinkOptions::default();
     // components of JavaScript that import sockets import this function too
@@ -27,6 +32,11 @@ pub(super) fn build(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestS
     deny_name_lookup(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     add_host_memory(&mut linker)?;
+    if world == World::Service {
+        p3::add_to_linker(&mut linker)?;
+        add_http_p3_to_linker(&mut linker)?;
+        add_host_memory_p3(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -50,8 +60,7 @@ fn deny_name_lookup(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
 /// Returns everything that keeps the component from being served, one sentence each.
 pub(super) fn missing(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
-    world::mismatches(
-        ty.imports(engine).map(|(name, _)| name),
-        ty.exports(engine).map(|(name, _)| name),
-    )
+    let imports: Vec<_> = ty.imports(engine).map(|(name, _)| name).collect();
+    let exports: Vec<_> = ty.exports(engine).map(|(name, _)| name).collect();
+    world::mismatches(&imports, &exports)
 }

@@ -4,31 +4,38 @@
 //! The pool bounds memory: its slots are reserved when the process starts and never grow. An OS thread
 //! advances the epoch, because a guest that does not yield blocks every timer of the async runtime it runs
 //! on.
+//!
+//! Components of the world `wasi:http/service` need settings that make every guest slower, so they have a second engine with a
+//! pool of its own. It is created when the first of them is loaded. The data plane still admits as many guests as one
+//! pool has slots.
 
+mod compiler;
 mod config_store;
 mod key_value;
 mod linker;
 mod native;
 mod settings;
 mod ticker;
+mod world_engine;
 
-use std::hash::{Hash, Hasher};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use node_api::world::PROXY_WORLD;
+use node_api::world::{PROXY_WORLD, SERVICE_WORLD, World};
+use parking_lot::Mutex;
 use wasmtime::PoolConcurrencyLimitError;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::function_cache::FunctionStore;
+use crate::component_world::world_to_compile;
 use crate::instance::{GuestState, initial_memory};
 use crate::resource_exhaustion;
-use ticker::Ticker;
+use world_engine::WorldEngine;
 
+pub use compiler::Compiler;
 pub use settings::EngineOptions;
-use settings::PooledEngine;
 pub(crate) use settings::memory_limit;
 
 /// Duration of one epoch.
@@ -41,22 +48,30 @@ pub struct Engine {
 }
 
 struct Inner {
-    engine: wasmtime::Engine,
-    linker: Linker<GuestState>,
-    slots: u32,
-    guest_memory: u64,
-    pagemap_scan: bool,
-    ticker: Ticker,
+    proxy: WorldEngine,
+    /// Set when the first component of its world is loaded.
+    service: OnceLock<WorldEngine>,
+    /// Held while `service` is created.
+    creating: Mutex<()>,
+    options: EngineOptions,
+    compatibility: u64,
 }
 
 /// A component whose native code is mapped and linked, ready to be instantiated. Cheap to clone.
 #[derive(Clone)]
 pub struct LinkedComponent {
-    pub(crate) pre: ProxyPre<GuestState>,
+    pub(crate) pre: GuestPre,
     /// Size of the memories and tables with which an instance starts, in bytes; `None` when it was not measured.
     pub(crate) initial_memory: Option<u64>,
     /// Number of slots that an instance takes of the pool.
     pub(crate) slots: u32,
+}
+
+/// A linked component of each world.
+#[derive(Clone)]
+pub(crate) enum GuestPre {
+    Proxy(ProxyPre<GuestState>),
+    Service(ServicePre<GuestState>),
 }
 
 /// Why an engine could not be created.
@@ -86,7 +101,7 @@ pub enum LoadError {
     #[error("the component exceeds a limit of an instance: {0:#}")]
     TooLarge(wasmtime::Error),
     /// The component imports something that the node does not offer, or does not export the handler.
-    #[error("the component does not fit the world {}: {}", PROXY_WORLD, .0.join("; "))]
+    #[error("the component does not fit the world {PROXY_WORLD} or {SERVICE_WORLD}: {}", .0.join("; "))]
     WorldMismatch(Vec<String>),
 }
 
@@ -96,21 +111,17 @@ impl Engine {
     /// # Errors
     /// Returns an error when not even one slot fits or the epoch thread cannot be started.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let PooledEngine {
-            engine,
-            slots,
-            pagemap_scan,
-        } = settings::pooled_engine(options)?;
-        let linker = linker::build(&engine).map_err(EngineError::Settings)?;
-        let ticker = Ticker::start(engine.weak(), TICK).map_err(EngineError::Ticker)?;
+        let proxy = WorldEngine::new(options, World::Proxy)?;
+        // without a pool: only its settings matter here
+        let service = wasmtime::Engine::new(&settings::base_config(World::Service));
+        let service = service.map_err(EngineError::Settings)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                engine,
-                linker,
-                slots,
-                guest_memory: options.guest_memory(),
-                pagemap_scan,
-                ticker,
+                compatibility: compiler::compatibility(&proxy.engine, &service),
+                proxy,
+                service: OnceLock::new(),
+                creating: Mutex::default(),
+                options: options.clone(),
             }),
         })
     }
@@ -131,46 +142,80 @@ impl Engine {
     /// # Errors
     /// Returns why the code cannot be mapped or linked.
     pub fn load_again(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
-        let pooled = || native::map(&self.inner.engine, path);
-        let component = match pooled() {
-            Ok(component) => component,
+        let unmapped = match native::map(&self.inner.proxy.engine, path) {
+            Ok(component) => return self.link(&component, World::Proxy),
             Err(error) if is_resource_exhaustion(&error) => {
                 return Err(LoadError::ResourceExhausted(error));
             }
-            // retried, so that a short lack of memory or descriptors is not mistaken for a limit
-            Err(_) if loads_without_pool(path) => pooled().map_err(|error| {
-                if is_resource_exhaustion(&error) {
-                    LoadError::ResourceExhausted(error)
-                } else {
-                    LoadError::TooLarge(error)
-                }
-            })?,
-            Err(error) => return Err(LoadError::Incompatible(error)),
+            Err(error) => error,
         };
-        self.link(&component)
+        let valid_for = |world| loads_without_pool(path, world);
+        let world = match [World::Service, World::Proxy]
+            .into_iter()
+            .find(|world| valid_for(*world))
+        {
+            Some(world) => world,
+            None => return Err(LoadError::Incompatible(unmapped)),
+        };
+        // of the world `Proxy`, retried, so that a short lack of memory or descriptors is not mistaken for a limit
+        let component = native::map(&self.of(world)?.engine, path).map_err(|error| {
+            if is_resource_exhaustion(&error) {
+                LoadError::ResourceExhausted(error)
+            } else {
+                LoadError::TooLarge(error)
+            }
+        })?;
+        self.link(&component, world)
     }
 
     /// Compiles in this process and links. For tests only, which trust their input.
     ///
     /// # Errors
-    /// Returns an error when the component does not compile or does not fit the world.
+    /// Returns an error when the component does not compile or does not fit a world.
     pub fn compile_in_process(&self, wasm: &[u8]) -> anyhow::Result<LinkedComponent> {
-        let component = Component::from_binary(&self.inner.engine, wasm)
+        let world = world_to_compile(wasm);
+        let component = Component::from_binary(&self.of(world)?.engine, wasm)
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        Ok(self.link(&component)?.measured()?)
+        Ok(self.link(&component, world)?.measured()?)
     }
 
-    fn link(&self, component: &Component) -> Result<LinkedComponent, LoadError> {
-        let missing = linker::missing(&self.inner.engine, component);
+    /// Returns the engine of a world, which is created if it is the first time.
+    fn of(&self, world: World) -> Result<&WorldEngine, LoadError> {
+        let inner = &self.inner;
+        if world == World::Proxy {
+            return Ok(&inner.proxy);
+        }
+        let _creating = inner.creating.lock();
+        if let Some(service) = inner.service.get() {
+            return Ok(service);
+        }
+        let options = EngineOptions {
+            max_slots: inner.proxy.slots,
+            // what idle slots may keep is what those of the other pool keep
+            keep_resident: false,
+            ..inner.options.clone()
+        };
+        let created = WorldEngine::new(&options, world)
+            .map_err(|error| LoadError::ResourceExhausted(wasmtime::Error::new(error)))?;
+        tracing::info!(
+            slots = created.slots,
+            "created the engine for components of the world {SERVICE_WORLD}"
+        );
+        Ok(inner.service.get_or_init(|| created))
+    }
+
+    fn link(&self, component: &Component, world: World) -> Result<LinkedComponent, LoadError> {
+        let engine = self.of(world)?;
+        let missing = linker::missing(&engine.engine, component);
         if !missing.is_empty() {
             return Err(LoadError::WorldMismatch(missing));
         }
-        let pre = self
-            .inner
-            .linker
-            .instantiate_pre(component)
-            .and_then(ProxyPre::new)
-            .map_err(|error| LoadError::WorldMismatch(vec![format!("{error:#}")]))?;
+        let pre = engine.linker.instantiate_pre(component);
+        let pre = match world {
+            World::Proxy => pre.and_then(ProxyPre::new).map(GuestPre::Proxy),
+            World::Service => pre.and_then(ServicePre::new).map(GuestPre::Service),
+        };
+        let pre = pre.map_err(|error| LoadError::WorldMismatch(vec![format!("{error:#}")]))?;
         let slots = component.resources_required().map_or(1, |need| {
             settings::slots_of(need.num_memories, need.num_tables)
         });
@@ -181,39 +226,63 @@ impl Engine {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.inner.engine
+        &self.inner.proxy.engine
     }
 
     /// Returns the maximum number of concurrent instances.
     pub fn instance_slots(&self) -> u32 {
-        self.inner.slots
+        self.inner.proxy.slots
     }
 
     /// Returns the memory in bytes that all guests together may use.
     pub(crate) fn guest_memory(&self) -> u64 {
-        self.inner.guest_memory
+        self.inner.options.guest_memory()
     }
 
     /// Returns whether the kernel reports which pages of a slot were touched, so that only these are reset.
     pub fn pagemap_scan(&self) -> bool {
-        self.inner.pagemap_scan
+        self.inner.proxy.pagemap_scan
     }
 
     /// Returns the time since the epoch last advanced, for the health check.
     pub fn since_tick(&self) -> Duration {
-        self.inner.ticker.age()
+        let ages = self.engines().map(WorldEngine::since_tick);
+        ages.max().unwrap_or_default()
     }
 
     /// Returns the number of epochs that advanced over one second late.
     pub fn epoch_stalls(&self) -> u64 {
-        self.inner.ticker.stalls()
+        self.engines().map(WorldEngine::epoch_stalls).sum()
+    }
+
+    fn engines(&self) -> impl Iterator<Item = &WorldEngine> {
+        std::iter::once(&self.inner.proxy).chain(self.inner.service.get())
     }
 
     /// Returns a hash of everything that native code depends on. Engines with different hashes cannot
     /// exchange native code.
     pub fn compatibility(&self) -> u64 {
-        compatibility(&self.inner.engine)
+        self.inner.compatibility
+    }
+}
+
+impl GuestPre {
+    /// Returns the component without the bindings of its world.
+    pub(crate) fn instance_pre(&self) -> &InstancePre<GuestState> {
+        match self {
+            Self::Proxy(pre) => pre.instance_pre(),
+            Self::Service(pre) => pre.instance_pre(),
+        }
+    }
+
+    /// Returns the world of the component.
+    pub(crate) fn world(&self) -> World {
+        match self {
+            Self::Proxy(_) => World::Proxy,
+            Self::Service(_) => World::Service,
+        }
     }
 }
 
@@ -240,61 +309,11 @@ fn is_resource_exhaustion(error: &wasmtime::Error) -> bool {
         .any(resource_exhaustion::is_resource_exhaustion)
 }
 
-/// Returns whether an engine without a pool accepts the code. If so, the code is valid, and the pool rejected
-/// it because of a limit.
-fn loads_without_pool(path: &Path) -> bool {
-    wasmtime::Engine::new(&settings::base_config())
+/// Returns whether an engine of this world without a pool accepts the code. If so, the code is valid, and a pool that rejects
+/// it does so because of a limit.
+fn loads_without_pool(path: &Path, world: World) -> bool {
+    wasmtime::Engine::new(&settings::base_config(world))
         .is_ok_and(|engine| native::map(&engine, path).is_ok())
-}
-
-/// Compiles components without running them, in the compiler process.
-pub struct Compiler {
-    engine: wasmtime::Engine,
-}
-
-impl Compiler {
-    /// Creates a compiler with the code generation settings of [`Engine`] and without a pool.
-    ///
-    /// # Errors
-    /// Returns an error when wasmtime rejects the configuration.
-    pub fn new() -> Result<Self, EngineError> {
-        let engine =
-            wasmtime::Engine::new(&settings::base_config()).map_err(EngineError::Settings)?;
-        Ok(Self { engine })
-    }
-
-    /// Creates a compiler that takes functions from a store and adds those that it compiles.
-    ///
-    /// # Errors
-    /// Returns an error when wasmtime rejects the configuration.
-    pub(crate) fn reusing(functions: Arc<FunctionStore>) -> Result<Self, EngineError> {
-        let mut config = settings::base_config();
-        config
-            .enable_incremental_compilation(functions)
-            .map_err(EngineError::Settings)?;
-        let engine = wasmtime::Engine::new(&config).map_err(EngineError::Settings)?;
-        Ok(Self { engine })
-    }
-
-    /// Compiles a component in binary form to native code.
-    ///
-    /// # Errors
-    /// Returns why the input is invalid, which includes the use of disabled features.
-    pub fn precompile(&self, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
-        self.engine.precompile_component(wasm)
-    }
-
-    /// Returns the same hash as [`Engine::compatibility`].
-    pub fn compatibility(&self) -> u64 {
-        compatibility(&self.engine)
-    }
-}
-
-fn compatibility(engine: &wasmtime::Engine) -> u64 {
-    // the hasher has fixed keys, so all processes of the same build get the same value
-    let mut hasher = std::hash::DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use node_api::world::World;
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
     WasmBacktraceDetails,
@@ -63,11 +64,10 @@ impl EngineOptions {
     }
 }
 
-/// Returns the settings that decide which components are valid and what their native code looks like.
-pub(super) fn base_config() -> Config {
+/// Returns the settings that decide which components of a world are valid and what their native code looks like.
+pub(super) fn base_config(world: World) -> Config {
     let mut config = Config::new();
-    // some of these are on by default, and most security advisories of wasmtime concern them; support for
-    // asynchronous components is not compiled in
+    // some of these are on by default, and most security advisories of wasmtime concern them
     config
         .wasm_threads(false)
         .shared_memory(false)
@@ -80,8 +80,15 @@ pub(super) fn base_config() -> Config {
         .wasm_custom_page_sizes(false)
         .wasm_component_model(true)
         .wasm_component_model_gc(false)
-        // concurrency support takes a third of the time of an empty request
-        .concurrency_support(false);
+        .wasm_component_model_more_async_builtins(false)
+        .wasm_component_model_async_stackful(false)
+        .wasm_component_model_threading(false)
+        .wasm_component_model_error_context(false);
+    // concurrency support takes a third of the time of an empty request, so only components that need it have it
+    let concurrent = world == World::Service;
+    config
+        .wasm_component_model_async(concurrent)
+        .concurrency_support(concurrent);
     config
         .strategy(Strategy::Cranelift)
         // so that a component computes the same result on every node
@@ -112,8 +119,11 @@ pub(super) fn slots_of(memories: u32, tables: u32) -> u32 {
     memories.max(tables).max(1)
 }
 
-/// Returns the engine that runs guests.
-pub(super) fn pooled_engine(options: &EngineOptions) -> Result<PooledEngine, EngineError> {
+/// Returns the engine that runs guests of a world.
+pub(super) fn pooled_engine(
+    options: &EngineOptions,
+    world: World,
+) -> Result<PooledEngine, EngineError> {
     let pagemap_scan =
         options.keep_resident && PoolingAllocationConfig::is_pagemap_scan_available();
     let quarter = options.memory_limit / 4 / (KEEP_RESIDENT as u64);
@@ -122,8 +132,8 @@ pub(super) fn pooled_engine(options: &EngineOptions) -> Result<PooledEngine, Eng
         .min(u32::try_from(quarter).unwrap_or(u32::MAX))
         .max(8);
     loop {
-        let mut config = base_config();
-        let pool = pool(options, slots, pagemap_scan);
+        let mut config = base_config(world);
+        let pool = pool(options, slots, pagemap_scan, world);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
             Ok(engine) => {
@@ -146,14 +156,27 @@ pub(super) fn pooled_engine(options: &EngineOptions) -> Result<PooledEngine, Eng
     }
 }
 
-fn pool(options: &EngineOptions, slots: u32, pagemap_scan: bool) -> PoolingAllocationConfig {
+/// Number of stacks for each slot. A component that calls components inside of it at the same time needs several.
+const fn stacks_per_slot(world: World) -> u32 {
+    match world {
+        World::Proxy => 1,
+        World::Service => 4,
+    }
+}
+
+fn pool(
+    options: &EngineOptions,
+    slots: u32,
+    pagemap_scan: bool,
+    world: World,
+) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         // only counted, so there are enough for any component
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
         .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
         .total_memories(slots.saturating_mul(MEMORIES_PER_SLOT))
-        .total_stacks(slots)
+        .total_stacks(slots.saturating_mul(stacks_per_slot(world)))
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(8)
         .max_tables_per_component(64)

@@ -87,7 +87,10 @@ mod tests {
     /// FN-11: the age of the last epoch shows that the thread has stopped.
     #[test]
     fn a_stopped_thread_is_detected() {
-        let engine = wasmtime::Engine::new(&crate::engine::settings::base_config()).unwrap();
+        let engine = wasmtime::Engine::new(&crate::engine::settings::base_config(
+            node_api::world::World::Proxy,
+        ))
+        .unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_millis(1)).unwrap();
         let started = Instant::now();
         while ticker.shared.last.load(Ordering::Relaxed) == 0 {

@@ -1,6 +1,9 @@
 //! Standard output or error of a guest, split into lines in bounded memory.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -118,16 +121,21 @@ impl IsTerminal for GuestStream {
 }
 
 impl StdoutStream for GuestStream {
-    /// Used only by other versions of the interface, which the node does not offer.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
+        Box::new(self.buffer())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(LineBuffer {
+        Box::new(self.buffer())
+    }
+}
+
+impl GuestStream {
+    fn buffer(&self) -> LineBuffer {
+        LineBuffer {
             open: self.log.open_line(self.name),
             log: self.log.clone(),
-        })
+        }
     }
 }
 
@@ -166,6 +174,27 @@ impl Drop for LineBuffer {
 #[async_trait]
 impl Pollable for LineBuffer {
     async fn ready(&mut self) {}
+}
+
+/// The stream of WASI 0.3. Writing never waits, as in WASI 0.2.
+impl AsyncWrite for LineBuffer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let taken = bytes.get(..MAX_WRITE).unwrap_or(bytes);
+        self.push(taken);
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl OutputStream for LineBuffer {

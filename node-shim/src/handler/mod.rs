@@ -332,7 +332,6 @@ fn start_guest(
     let guest = RunningGuest::new(
         GuestCall {
             key_value: stores.then(|| plane.key_value.clone()),
-            engine: plane.engine.clone(),
             revision,
             instance,
             request: Request::from_parts(parts, body),

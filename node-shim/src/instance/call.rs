@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use http::uri::Scheme as UriScheme;
+use http::uri::Scheme;
 use http::{Request, Response};
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::instance_reuse::FailedRun;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::control::GuestControl;
@@ -21,7 +21,6 @@ use super::wasi_context::RequestResources;
 use crate::body::RequestBody;
 use crate::concurrency_limit::Permit;
 use crate::egress::OutboundContext;
-use crate::engine::Engine;
 use crate::guest_log::RequestLog;
 use crate::key_value::KeyValueStores;
 use crate::node_counters::NodeCounters;
@@ -39,11 +38,10 @@ pub(crate) struct Deadline {
 
 /// Everything that the call of a guest needs. The permits are returned when the guest ends.
 pub(crate) struct GuestCall {
-    pub(crate) engine: Engine,
     pub(crate) revision: Arc<Revision>,
     pub(crate) instance: InstanceSource,
     pub(crate) request: Request<RequestBody>,
-    pub(crate) scheme: UriScheme,
+    pub(crate) scheme: Scheme,
     pub(crate) control: Arc<GuestControl>,
     pub(crate) deadline: Deadline,
     pub(crate) log: RequestLog,
@@ -69,7 +67,6 @@ pub(crate) enum InstanceSource {
 
 /// What an instance needs to answer one request.
 pub(super) struct RequestContext {
-    pub(super) engine: Engine,
     pub(super) revision: Arc<Revision>,
     pub(super) control: Arc<GuestControl>,
     pub(super) resources: RequestResources,
@@ -89,7 +86,6 @@ struct Finished {
 /// needs the result when the body ends.
 pub(super) async fn call(call: GuestCall) {
     let GuestCall {
-        engine,
         revision,
         instance,
         request,
@@ -109,7 +105,6 @@ pub(super) async fn call(call: GuestCall) {
     } = call;
     let head = ResponseHead::new(head, control.clone());
     let context = RequestContext {
-        engine,
         revision,
         control,
         resources: RequestResources {
@@ -120,7 +115,7 @@ pub(super) async fn call(call: GuestCall) {
         preempted,
         idle,
         counters,
-        https: scheme == UriScheme::HTTPS,
+        https: scheme == Scheme::HTTPS,
     };
     let Finished {
         mut instance,
@@ -218,9 +213,9 @@ impl RequestContext {
 
     fn scheme(&self) -> Scheme {
         if self.https {
-            Scheme::Https
+            Scheme::HTTPS
         } else {
-            Scheme::Http
+            Scheme::HTTP
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) fn failure(error: &wasmtime::Error, refusal: Option<FailureReason>) -
         return FailureReason::HostLimit;
     }
     match error.downcast_ref::<Trap>() {
+        // a task of WASI 0.3 ended without a response
+        Some(Trap::NoAsyncResult) => FailureReason::NoResponse,
         Some(_) => FailureReason::Trap,
         // not a trapping instruction: the guest exceeded a limit of a host call
         None => FailureReason::HostLimit,

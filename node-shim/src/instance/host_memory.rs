@@ -152,17 +152,17 @@ fn header_result<T>(result: HeaderResult<T>) -> wasmtime::Result<Result<T, Heade
     }
 }
 
-fn field(name: &str, value: &[u8]) -> u64 {
+pub(super) fn field(name: &str, value: &[u8]) -> u64 {
     (name.len() + value.len()) as u64 + FIELD
 }
 
-fn size_of(fields: &HeaderMap) -> u64 {
+pub(super) fn size_of(fields: &HeaderMap) -> u64 {
     let sizes = fields
         .iter()
         .map(|(name, value)| field(name.as_str(), value.as_bytes()));
     sizes.sum()
 }
 
-fn length(text: Option<&str>) -> u64 {
+pub(super) fn length(text: Option<&str>) -> u64 {
     text.map_or(0, str::len) as u64
 }

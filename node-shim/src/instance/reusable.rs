@@ -6,21 +6,24 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Request;
+use http::uri::Scheme;
 use http_body::Body;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::instance_reuse::{DropCause, UsedInstance};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme as ProxyScheme;
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::call::{GuestHead, RequestContext};
 use super::classify;
 use super::control::{GuestControl, GuestEnd};
+use super::service::{self, Answer, ResponseProgress};
 use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::code_cache::CodeInUse;
 use crate::counters::RevisionCounters;
+use crate::engine::GuestPre;
 use crate::instance_budget::InstanceShare;
 use crate::node_counters::NodeCounters;
 use crate::revision::Revision;
@@ -40,6 +43,8 @@ pub(crate) struct ReusableInstance {
     store: Store<GuestState>,
     /// `None` until the first request creates the instance.
     proxy: Option<Proxy>,
+    /// Response of a guest of the world `wasi:http/service`.
+    response: Option<ResponseProgress>,
     code: CodeInUse,
     revision: Arc<Revision>,
     /// Number of requests, the current one included.
@@ -66,7 +71,6 @@ impl ReusableInstance {
 
     fn create(context: &RequestContext, code: CodeInUse, share: Option<InstanceShare>) -> Self {
         let RequestContext {
-            engine,
             revision,
             control,
             resources,
@@ -74,12 +78,13 @@ impl ReusableInstance {
             ..
         } = context;
         let state = GuestState::new(revision, resources, share);
-        let mut store = Store::new(engine.wasmtime(), state);
+        let mut store = Store::new(code.loaded.pre.instance_pre().engine(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(MAX_HANDLES);
         let mut instance = Self {
             store,
             proxy: None,
+            response: None,
             code,
             revision: revision.clone(),
             requests: 1,
@@ -133,13 +138,32 @@ impl ReusableInstance {
         B: Body<Data = Bytes, Error = Error> + Send + 'static,
     {
         let store = &mut self.store;
+        let pre = match &self.code.loaded.pre {
+            GuestPre::Proxy(pre) => pre,
+            GuestPre::Service(pre) => {
+                let progress = self.response.insert(ResponseProgress::default()).clone();
+                let control = self.control.clone();
+                let answer = Answer {
+                    set_head,
+                    control,
+                    progress,
+                };
+                // on the heap, so that its size does not make the future of the other world larger
+                return Box::pin(service::serve(store, pre, request, scheme, answer)).await;
+            }
+        };
         let mut http = store.data_mut().http();
+        let scheme = if scheme == Scheme::HTTPS {
+            ProxyScheme::Https
+        } else {
+            ProxyScheme::Http
+        };
         let request = http.new_incoming_request(scheme, request)?;
         let out = http.new_response_outparam_from_callback(set_head)?;
         let proxy = match &mut self.proxy {
             Some(proxy) => proxy,
             proxy => {
-                let created = self.code.loaded.pre.instantiate_async(&mut *store).await?;
+                let created = pre.instantiate_async(&mut *store).await?;
                 proxy.insert(created)
             }
         };
@@ -157,7 +181,11 @@ impl ReusableInstance {
         let open_body = state
             .table()
             .iter_mut()
-            .any(|entry| (entry as &dyn std::any::Any).is::<HostOutgoingBody>());
+            .any(|entry| (entry as &dyn std::any::Any).is::<HostOutgoingBody>())
+            || self
+                .response
+                .as_ref()
+                .is_some_and(ResponseProgress::is_open);
         let failure = match result {
             Ok(()) if control.has_head() => None,
             Ok(()) => Some(FailureReason::NoResponse),

@@ -9,7 +9,7 @@ use node_api::v1::node_api_client::NodeApiClient;
 use node_api::v1::node_message::Kind as Up;
 use node_api::v1::operator_message::Kind as Down;
 use node_api::v1::{Hello, NodeMessage, OperatorMessage, Welcome};
-use node_api::world::PROXY_WORLD;
+use node_api::world::{PROXY_WORLD, SERVICE_WORLD};
 use node_shim_core::desired::reconnect_delay;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -302,6 +302,7 @@ impl Client {
             addresses: self.settings.addresses.clone(),
             capabilities: vec![
                 PROXY_WORLD.into(),
+                SERVICE_WORLD.into(),
                 "wasi:config/store".into(),
                 "wasi:keyvalue".into(),
             ],

@@ -38,6 +38,7 @@ mod program;
 mod rejected_components;
 mod request_parsing;
 mod reuse;
+mod services;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;

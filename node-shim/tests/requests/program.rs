@@ -220,7 +220,7 @@ fn serve_reports_compiler_errors_in_one_line() {
         (component::with_handler(&memory64), "(UnsupportedFeature)"),
         (
             wat::parse_str("(component)").unwrap(),
-            "lacks the export wasi:http/incoming-handler@0.2 (WorldMismatch)",
+            "lacks the export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3 (WorldMismatch)",
         ),
     ] {
         let message = refusal(&bytes, &[]);

@@ -105,8 +105,13 @@ pub(crate) fn world_of(mut resolve: Resolve, world: &str) -> (Resolve, WorldId) 
     (resolve, world)
 }
 
-/// Returns the directory of the WIT files of the `wasmtime-wasi-http` dependency.
+/// Returns the directory of the WIT files of WASI 0.2.
 pub(crate) fn wit_dir() -> PathBuf {
+    wasi_http_dir().join("wit")
+}
+
+/// Returns the directory of the `wasmtime-wasi-http` dependency.
+pub(crate) fn wasi_http_dir() -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline"])
         // only dependencies of this platform are downloaded on a fresh machine
@@ -122,7 +127,7 @@ pub(crate) fn wit_dir() -> PathBuf {
         .find(|package| package["name"] == "wasmtime-wasi-http")
         .unwrap();
     let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap());
-    manifest.parent().unwrap().join("wit")
+    manifest.parent().unwrap().to_owned()
 }
 
 /// Wraps a core module that uses the canonical ABI into a component.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crds::EdgeRevision;
 use crds::conditions::reasons;
 use crds::function::ResolvedStatus;
-use node_api::world::PROXY_WORLD;
+use node_api::world::{HANDLERS, World};
 use operator_core::function::Revision;
 use operator_core::rollout::Blocked;
 
@@ -273,18 +273,21 @@ fn conclude(
 
 /// Why no node can run the component, if that is so.
 fn incompatibility(image: &ComponentImage) -> Option<String> {
-    if image.world.is_empty() {
+    let Some(world) = World::from_name(&image.world) else {
         return Some(format!(
-            "the component does not export wasi:http/incoming-handler@0.2, so it is not of the world {PROXY_WORLD}"
+            "the component is of no world that nodes know: it does not export {HANDLERS}"
         ));
-    }
-    let inspection = crate::resolve::Inspection {
-        imports: image.imports.iter().cloned().collect(),
-        ..Default::default()
     };
-    let unknown = inspection.not_offered();
+    let unknown: Vec<_> = image
+        .imports
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !world.offers(name))
+        .collect();
+    let hint = world.hint(unknown.iter().copied());
     (!unknown.is_empty()).then(|| {
         let unknown = unknown.join(", ");
-        format!("the component imports what no node offers: {unknown}")
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("the component imports what no node offers: {unknown}{hint}")
     })
 }

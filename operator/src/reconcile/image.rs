@@ -8,6 +8,7 @@ use crds::function::ResolvedStatus;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use node_api::world::World;
 
 use super::conditions;
 use super::context::{FailedResolve, Resolution};
@@ -227,7 +228,11 @@ fn inline_code(
                 component_digest: digest,
                 size: bytes.len() as u64,
                 media_type: "application/wasm".to_owned(),
-                world: found.world().unwrap_or_default().to_owned(),
+                world: found
+                    .world()
+                    .map(World::name)
+                    .unwrap_or_default()
+                    .to_owned(),
                 imports: found.imports.into_iter().collect(),
                 inline: Some(bytes.to_vec()),
                 ..ComponentImage::default()

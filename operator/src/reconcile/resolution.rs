@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use node_api::world::World;
 use tracing::Instrument;
 
 use super::Context;
@@ -97,7 +98,12 @@ fn code_of_artifact(artifact: Artifact) -> ComponentImage {
         component_digest: artifact.component_digest,
         size: artifact.bytes.len() as u64,
         media_type: artifact.media_type,
-        world: artifact.inspection.world().unwrap_or_default().to_owned(),
+        world: artifact
+            .inspection
+            .world()
+            .map(World::name)
+            .unwrap_or_default()
+            .to_owned(),
         imports: artifact.inspection.imports.into_iter().collect(),
         inline: None,
         pull_secrets: Vec::new(),

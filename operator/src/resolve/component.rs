@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use node_api::world;
+use node_api::world::World;
 use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
 
 use super::{Failure, ResolveError};
@@ -26,22 +26,9 @@ pub struct Inspection {
 impl Inspection {
     /// World that the component can run in; `None` when it exports no handler that a node can call.
     #[must_use]
-    pub fn world(&self) -> Option<&'static str> {
-        let handler = |name: &String| world::is_handler(name);
-        self.exports
-            .iter()
-            .any(handler)
-            .then_some(world::PROXY_WORLD)
-    }
-
-    /// Imports that no node offers.
-    #[must_use]
-    pub fn not_offered(&self) -> Vec<&str> {
-        self.imports
-            .iter()
-            .map(String::as_str)
-            .filter(|name| !world::is_offered(name))
-            .collect()
+    pub fn world(&self) -> Option<World> {
+        let imports = self.imports.iter().map(String::as_str);
+        World::of(imports, self.exports.iter().map(String::as_str))
     }
 }
 

@@ -46,7 +46,7 @@ fn a_start_that_fails_says_why() {
             &one(""),
             &world,
             &[],
-            "lacks the export wasi:http/incoming-handler@0.2 (WorldMismatch)",
+            "lacks the export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3 (WorldMismatch)",
         ),
         (
             &one(""),

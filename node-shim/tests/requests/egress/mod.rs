@@ -5,6 +5,7 @@ mod denied_hosts;
 mod grants;
 mod hops;
 mod origin;
+mod services;
 mod spans;
 mod tls;
 

@@ -1,0 +1,73 @@
+//! Compilation of components to native code, in the compiler process.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use node_api::world::World;
+
+use super::{EngineError, settings};
+use crate::component_world::world_to_compile;
+use crate::function_cache::FunctionStore;
+
+/// Compiles components without running them.
+pub struct Compiler {
+    proxy: wasmtime::Engine,
+    service: wasmtime::Engine,
+}
+
+impl Compiler {
+    /// Creates a compiler with the code generation settings of [`Engine`](super::Engine) and without a pool.
+    ///
+    /// # Errors
+    /// Returns an error when wasmtime rejects the configuration.
+    pub fn new() -> Result<Self, EngineError> {
+        Self::with(None)
+    }
+
+    /// Creates a compiler that takes functions from a store and adds those that it compiles.
+    ///
+    /// # Errors
+    /// Returns an error when wasmtime rejects the configuration.
+    pub(crate) fn reusing(functions: Arc<FunctionStore>) -> Result<Self, EngineError> {
+        Self::with(Some(functions))
+    }
+
+    fn with(functions: Option<Arc<FunctionStore>>) -> Result<Self, EngineError> {
+        let engine = |world| {
+            let mut config = settings::base_config(world);
+            if let Some(functions) = &functions {
+                config.enable_incremental_compilation(functions.clone())?;
+            }
+            wasmtime::Engine::new(&config)
+        };
+        Ok(Self {
+            proxy: engine(World::Proxy).map_err(EngineError::Settings)?,
+            service: engine(World::Service).map_err(EngineError::Settings)?,
+        })
+    }
+
+    /// Compiles a component in binary form to native code.
+    ///
+    /// # Errors
+    /// Returns why the input is invalid, which includes the use of disabled features.
+    pub fn precompile(&self, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        match world_to_compile(wasm) {
+            World::Proxy => self.proxy.precompile_component(wasm),
+            World::Service => self.service.precompile_component(wasm),
+        }
+    }
+
+    /// Returns the same hash as [`Engine::compatibility`](super::Engine::compatibility).
+    pub fn compatibility(&self) -> u64 {
+        compatibility(&self.proxy, &self.service)
+    }
+}
+
+/// Returns a hash of the settings of both engines, so that what is cached for one of them is never used with another setting.
+pub(super) fn compatibility(proxy: &wasmtime::Engine, service: &wasmtime::Engine) -> u64 {
+    // the hasher has fixed keys, so all processes of the same build get the same value
+    let mut hasher = std::hash::DefaultHasher::new();
+    proxy.precompile_compatibility_hash().hash(&mut hasher);
+    service.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,118 @@
+//! Outbound requests of components of WASI 0.3: they pass the same checks and counters.
+
+use std::sync::mpsc::channel;
+
+use parking_lot::Mutex;
+
+use super::origin::{PUBLIC, TestNetwork, origin};
+use super::{HELLO, PATIENCE, answering, counted, messages, setup};
+use crate::support::node::eventually;
+use crate::support::service::service;
+use crate::support::wire::{Wire, get};
+
+/// Returns a guest that sends the body of its request to a server and passes the response on. An error code becomes status
+/// 200 + code.
+fn guest(authority: &str) -> Vec<u8> {
+    let items = format!(
+        r#"
+        (import "wasi:http/types@0.3.0" "[static]request.new" (func $request-new (param i32 i32 i32 i32 i32 i32 i32)))
+        (import "wasi:http/types@0.3.0" "[future-new-1][static]request.new" (func $request-trailers-new (result i64)))
+        (import "wasi:http/types@0.3.0" "[future-drop-readable-2][static]request.new" (func $uploaded-drop (param i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-method" (func $set-method (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-scheme" (func $set-scheme (param i32 i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-authority" (func $set-authority (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-path-with-query" (func $set-path (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[method]response.get-status-code" (func $status (param i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[static]response.consume-body" (func $response-consume (param i32 i32 i32)))
+        (import "wasi:http/types@0.3.0" "[future-new-0][static]response.consume-body" (func $response-consumed-new (result i64)))
+        (import "wasi:http/types@0.3.0" "[async-lower][stream-read-1][static]response.consume-body" (func $response-read-start (param i32 i32 i32) (result i32)))
+        (import "wasi:http/client@0.3.0" "send" (func $send (param i32 i32)))
+        (data (i32.const 4096) "/v1?x=1{authority}")"#
+    );
+    let body = format!(
+        "(call $request-new (call $fields) (i32.const 1) (call $body-of (local.get $req))
+           (i32.wrap_i64 (call $request-trailers-new)) (i32.const 0) (i32.const 0) (i32.const 16))
+         (call $uploaded-drop (i32.load (i32.const 20)))
+         (local.set $i (i32.load (i32.const 16)))
+         (drop (call $set-method (local.get $i) (i32.const 2) (i32.const 0) (i32.const 0)))
+         (drop (call $set-scheme (local.get $i) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
+         (drop (call $set-authority (local.get $i) (i32.const 1) (i32.const 4103) (i32.const {})))
+         (drop (call $set-path (local.get $i) (i32.const 1) (i32.const 4096) (i32.const 7)))
+         (call $send (local.get $i) (i32.const 64))
+         (if (i32.load8_u (i32.const 64)) (then
+           (call $answer (i32.add (i32.const 200) (i32.load8_u (i32.const 72))) (i32.const 0) (i32.const 0))
+           (return (i32.const 0))))
+         (local.set $i (i32.load (i32.const 72)))
+         (call $respond (call $fields) (call $status (local.get $i)))
+         (call $response-consume (local.get $i) (i32.wrap_i64 (call $response-consumed-new)) (i32.const 16))
+         (local.set $i (i32.load (i32.const 16)))
+         (block $end (loop $more
+           (local.set $n (call $await (local.get $i) (call $response-read-start (local.get $i) (i32.const 32768) (i32.const 32768))))
+           (br_if $end (i32.eqz (call $write (i32.const 32768) (i32.shr_u (local.get $n) (i32.const 4)))))
+           (br_if $more (i32.eqz (i32.and (local.get $n) (i32.const 15))))))
+         (call $end (i32.const 0))",
+        authority.len()
+    );
+    service(&items, &body)
+}
+
+#[test]
+fn an_allowed_request_of_a_service_is_sent_with_its_host() {
+    let (address, heads) = answering(HELLO);
+    let network = TestNetwork::to(address);
+    let node = setup(&network, &["http://api.example:8080"]).start(&guest("API.example.:8080"));
+    let reply = get(node.address(), "/");
+    assert_eq!((reply.status, reply.text().as_str()), (201, "hello"));
+    let head = heads.recv_timeout(PATIENCE).unwrap();
+    assert!(head.starts_with("POST /v1?x=1 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("host: api.example:8080\r\n"), "{head}");
+    assert_eq!(network.connected(), [format!("{PUBLIC}:8080")]);
+    assert_eq!(counted(&node), ["requests_total outcome=response 1"]);
+    node.is_quiet();
+}
+
+#[test]
+fn a_request_of_a_service_that_no_entry_allows_is_denied() {
+    let (address, _heads) = answering(HELLO);
+    let network = TestNetwork::to(address);
+    let node = setup(&network, &["http://other.example"]).start(&guest("api.example"));
+    // the code is `HTTP-request-denied`
+    assert_eq!(get(node.address(), "/").status, 215);
+    assert_eq!(counted(&node), ["denied_total reason=not_allowed 1"]);
+    assert!(network.connected().is_empty());
+    eventually("the denial is in the log", || {
+        messages(&node)
+            .iter()
+            .any(|message| message.contains(r#"egress.allow: ["http://api.example"]"#))
+    });
+    node.is_quiet();
+}
+
+#[test]
+fn both_bodies_of_a_service_are_streamed() {
+    let (seen, parts) = channel();
+    let (go, gate) = channel::<()>();
+    let (seen, gate) = (Mutex::new(seen), Mutex::new(gate));
+    let address = origin(move |mut exchange| {
+        let head = exchange.head().unwrap();
+        for end in ["first\r\n", "second\r\n", "0\r\n\r\n"] {
+            let part = exchange.until(end).unwrap();
+            let _ = seen.lock().send(format!("{head}{part}"));
+        }
+        exchange.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nalpha\r\n");
+        let _ = gate.lock().recv_timeout(PATIENCE);
+        exchange.send("4\r\nbeta\r\n0\r\n\r\n");
+    });
+    let network = TestNetwork::to(address);
+    let node = setup(&network, &["http://api.example"]).start(&guest("api.example"));
+    let mut wire = Wire::connect(node.address());
+    wire.send("POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+    parts.recv_timeout(PATIENCE).unwrap();
+    wire.send("6\r\nsecond\r\n0\r\n\r\n");
+    parts.recv_timeout(PATIENCE).unwrap();
+    while wire.line().unwrap() != "alpha" {}
+    go.send(()).unwrap();
+    while wire.line().unwrap() != "beta" {}
+    node.outcomes(1);
+    node.is_quiet();
+}
