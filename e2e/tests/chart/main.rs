@@ -12,13 +12,14 @@
 mod kinds;
 mod monitoring;
 mod older;
+mod published;
 mod render;
 mod values;
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::{Cluster, Options};
+use e2e::cluster::{Cluster, Options, Registry};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{Api, Client, api::PostParams};
 use render::{chart, render, run_helm};
@@ -331,10 +332,16 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     let chart = chart.to_str().context("the path of the chart is text")?;
     let before = leftovers(&cluster)?;
     ensure!(before.is_empty(), "{before:?}");
-    let notes = helm_does(
-        &cluster,
-        &["install", "selvage", chart, "--create-namespace"],
-    )?;
+    let registry = Registry::start(cluster.run()).await?;
+    let folder = tempfile::tempdir()?;
+    let published = published::publish(&registry, folder.path())?;
+    let from_registry = published.arguments();
+    let install = [
+        &["install", "selvage", "--create-namespace"],
+        &from_registry[..],
+    ]
+    .concat();
+    let notes = helm_does(&cluster, &install)?;
     for line in [
         "helm test selvage -n selvage-system",
         "kubectl get edgefunctions -A",
@@ -368,12 +375,11 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     let upgrade = [
         "upgrade",
         "selvage",
-        chart,
         "--set",
         "operator.replicas=3",
         "--force-conflicts",
     ];
-    helm_does(&cluster, &upgrade)?;
+    helm_does(&cluster, &[&upgrade, &from_registry[..]].concat())?;
     let names = [
         "get",
         "crd",
