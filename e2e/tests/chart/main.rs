@@ -324,6 +324,45 @@ fn install_under_another_name(cluster: &Cluster, chart: &str) -> Result<()> {
     Ok(())
 }
 
+/// Upgrades to the chart that `chart` names, after a definition became like that of an older release.
+fn upgrade_over_an_old_definition(cluster: &Cluster, chart: &[&str]) -> Result<()> {
+    let old = r#"{"spec":{"names":{"kind":"HostClaim","listKind":"HostClaimList","plural":"hostclaims","singular":"hostclaim","shortNames":["old"]}}}"#;
+    let patched = cluster
+        .kubectl()
+        .args([
+            "patch",
+            "crd",
+            "hostclaims.selvage.dev",
+            "--type=merge",
+            "-p",
+            old,
+        ])
+        .output()?;
+    ensure!(
+        patched.status.success(),
+        "{}",
+        String::from_utf8_lossy(&patched.stderr)
+    );
+    let upgrade = [
+        "upgrade",
+        "selvage",
+        "--set",
+        "operator.replicas=3",
+        "--force-conflicts",
+    ];
+    helm_does(cluster, &[&upgrade, chart].concat())?;
+    let names = [
+        "get",
+        "crd",
+        "hostclaims.selvage.dev",
+        "-o",
+        "jsonpath={.spec.names.shortNames}",
+    ];
+    let names = cluster.kubectl().args(names).output()?.stdout;
+    ensure!(names == br#"["hc"]"#, "{}", String::from_utf8_lossy(&names));
+    Ok(())
+}
+
 /// FC-16: an uninstall ends clean.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_comes_changes_and_goes() -> Result<()> {
@@ -354,41 +393,7 @@ async fn it_comes_changes_and_goes() -> Result<()> {
         );
     }
 
-    // a definition that an older release installed is upgraded
-    let old = r#"{"spec":{"names":{"kind":"HostClaim","listKind":"HostClaimList","plural":"hostclaims","singular":"hostclaim","shortNames":["old"]}}}"#;
-    let patched = cluster
-        .kubectl()
-        .args([
-            "patch",
-            "crd",
-            "hostclaims.selvage.dev",
-            "--type=merge",
-            "-p",
-            old,
-        ])
-        .output()?;
-    ensure!(
-        patched.status.success(),
-        "{}",
-        String::from_utf8_lossy(&patched.stderr)
-    );
-    let upgrade = [
-        "upgrade",
-        "selvage",
-        "--set",
-        "operator.replicas=3",
-        "--force-conflicts",
-    ];
-    helm_does(&cluster, &[&upgrade, &from_registry[..]].concat())?;
-    let names = [
-        "get",
-        "crd",
-        "hostclaims.selvage.dev",
-        "-o",
-        "jsonpath={.spec.names.shortNames}",
-    ];
-    let names = cluster.kubectl().args(names).output()?.stdout;
-    ensure!(names == br#"["hc"]"#, "{}", String::from_utf8_lossy(&names));
+    upgrade_over_an_old_definition(&cluster, &from_registry)?;
 
     helm_does(&cluster, &["uninstall", "selvage"])?;
     let after = leftovers(&cluster)?;
