@@ -1,6 +1,6 @@
 //! Command line of the local cluster: starts and stops clusters, plays the demo on one, and writes the images that it
-//! runs and the files of a release. All of this is one program because every release program is linked with link-time optimisation, which takes
-//! longer than everything else in this crate.
+//! runs and the files of a release. All of this is one program because every release program is linked with link-time
+//! optimisation, which takes longer than everything else in this crate.
 
 #![forbid(unsafe_code)]
 
