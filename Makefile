@@ -12,8 +12,9 @@ DIST   := $(CARGO_TARGET_DIR)/dist
 STATIC := $(CARGO_TARGET_DIR)/$(HOST)/release
 export SELVAGE_DIST := $(DIST)
 # one selection for everything that is built for release: another one has other features and builds dependencies again
-RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features \
-	--target $(HOST) -p operator -p node-shim -p kubectl-selvage -p e2e
+release-build = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --no-default-features \
+	--target $(1) -p operator -p node-shim -p kubectl-selvage -p e2e
+RELEASE := $(call release-build,$(HOST))
 CLUSTER := $(STATIC)/cluster
 # Cargo.toml of e2e keeps these out of plain `cargo test` (customizations needs Go, the others a cluster, root or the release
 # programs); always with the whole workspace selected, because another selection has other features and builds every
@@ -26,6 +27,21 @@ DENY_VERSION := 0.20.2
 WASMTIME_VERSION := $(shell sed -n '/^name = "wasmtime"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
 WASMTIME := $(CACHE)/tools/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+CYCLONEDX_VERSION := 0.5.9
+CYCLONEDX := $(CACHE)/tools/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+# architectures of a release as OCI names them, with the compiler's names for them and for the GNU tools
+ARCHS ?= amd64 arm64
+MACHINE_amd64 := x86_64
+MACHINE_arm64 := aarch64
+BUILDS := $(CARGO_TARGET_DIR)/release-programs
+# the compiler of this machine links for this machine only
+ifneq ($(HOST),x86_64-unknown-linux-gnu)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER ?= x86_64-linux-gnu-gcc
+endif
+ifneq ($(HOST),aarch64-unknown-linux-gnu)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER ?= aarch64-linux-gnu-gcc
+endif
 
 .PHONY: help
 help: ## List the targets
@@ -81,11 +97,17 @@ advisories: $(DENY) ## Published advisories for the versions in Cargo.lock (fetc
 language: ## Lower the numbers of words to avoid in e2e/tests/language-baseline.txt to what is there
 	LANGUAGE_BASELINE=write cargo test --workspace --locked --test house language -- --nocapture
 
-# Built from the crates registry, once for each version. It runs for two seconds, so it is built quickly, not to be fast.
-$(DENY):
-	CARGO_TARGET_DIR=$(CACHE)/tools/build CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+# Built from the crates registry, once for each version. They run for seconds, so they are built quickly, not to be fast.
+tool-build = CARGO_TARGET_DIR=$(CACHE)/tools/build CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
 	  CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
-	  cargo install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION)
+	  cargo install $(1) --locked --version $(2) --root $(CACHE)/tools/$(1)-$(2)
+
+$(DENY):
+	$(call tool-build,cargo-deny,$(DENY_VERSION))
+	rm -rf $(CACHE)/tools/build
+
+$(CYCLONEDX):
+	$(call tool-build,cargo-cyclonedx,$(CYCLONEDX_VERSION))
 	rm -rf $(CACHE)/tools/build
 
 .PHONY: unit-programs
@@ -115,6 +137,27 @@ programs: ## Static operator, node-shim and plugin of kubectl; images of the fir
 	mkdir -p $(DIST)
 	for program in operator node-shim kubectl-selvage; do strip -o $(DIST)/$$program $(STATIC)/$$program; done # profilers want the symbols
 	$(if $(HARNESS),$(CLUSTER),cargo run --locked --bin cluster --) images $(DIST)
+
+# The same commit in the same folder gives the same files: the time is that of the commit, and nothing else is of the machine.
+.PHONY: release
+release: $(ARCHS:%=release-programs-%) $(CYCLONEDX) ## Files to publish, in target/dist/release, for amd64 and arm64 (or ARCHS); needs REGISTRY and DOWNLOADS
+	$(RELEASE) --bin cluster # the debug build takes minutes to compress the images
+	$(CLUSTER) release $(ARCHS:%=--architecture %) --cyclonedx $(CYCLONEDX) \
+	  --registry '$(REGISTRY)' --downloads '$(DOWNLOADS)' --time "$$(git log -1 --format=%ct)" \
+	  --revision "$$(git describe --always --dirty --abbrev=40 --exclude '*')" $(BUILDS) $(DIST)/release
+
+.PHONY: release-checks
+release-checks:
+	@[ -n '$(REGISTRY)' ] || { echo 'Set REGISTRY to where the images will be, such as registry.example/selvage.' >&2; exit 1; }
+	@[ -n '$(DOWNLOADS)' ] || { echo 'Set DOWNLOADS to the URL of the folder where the archives of the plugin will be.' >&2; exit 1; }
+	@ARCHS='$(ARCHS)' e2e/prerequisites.sh release
+
+release-programs-%: release-checks
+	$(call release-build,$(MACHINE_$*)-unknown-linux-gnu) --bin operator --bin node-shim --bin kubectl-selvage
+	mkdir -p $(BUILDS)/$*
+	for program in operator node-shim kubectl-selvage; do \
+	  $(MACHINE_$*)-linux-gnu-strip -o $(BUILDS)/$*/$$program $(CARGO_TARGET_DIR)/$(MACHINE_$*)-unknown-linux-gnu/release/$$program; \
+	done
 
 .PHONY: hello
 hello: ## The example component in Rust in its four versions

@@ -4,6 +4,7 @@
 #   prerequisites.sh programs    Rust and a C compiler
 #   prerequisites.sh cluster     what a local cluster needs as well: Go, Node.js, root, memory and disk space
 #   prerequisites.sh languages   what the examples in other languages need as well: Go, a newer Node.js, pip
+#   prerequisites.sh release     what `make release` needs as well for each of $ARCHS: a C compiler, Rust's library
 #   prerequisites.sh docs        only what the site of the documentation needs: Python with venv
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -95,13 +96,35 @@ languages() {
   [ "$(id -u)" = 0 ] || python3 -m pip --version > /dev/null 2>&1 || lacks "Python with pip (Debian package python3-pip)"
 }
 
+release() {
+  command -v git > /dev/null 2>&1 || lacks "git"
+  for arch in $ARCHS; do
+    case $arch in
+      amd64) machine=x86_64 package=gcc-x86-64-linux-gnu ;;
+      arm64) machine=aarch64 package=gcc-aarch64-linux-gnu ;;
+      *)
+        lacks "an architecture of amd64 and arm64 instead of $arch in ARCHS"
+        continue
+        ;;
+    esac
+    if [ "$machine" = "$(uname -m)" ]; then
+      package=gcc
+    else
+      library=$(cd "$here" && rustc --print target-libdir --target "$machine-unknown-linux-gnu" 2> /dev/null)
+      [ -d "$library" ] || lacks "Rust's library for $arch (\`rustup target add $machine-unknown-linux-gnu\`)"
+      package="$package and libc6-dev-$arch-cross"
+    fi
+    command -v "$machine-linux-gnu-gcc" > /dev/null 2>&1 || lacks "a C compiler for $arch (Debian packages $package)"
+  done
+}
+
 case "$*" in
   docs) docs ;;
   *) programs ;;
 esac
 case "$*" in
   *languages*) nodejs 20 ;;
-  *cluster*) nodejs 18 ;;
+  *cluster* | *release*) nodejs 18 ;;
 esac
 case "$*" in
   *cluster* | *languages*) golang ;;
@@ -110,6 +133,7 @@ for part; do
   case $part in
     cluster) cluster ;;
     languages) languages ;;
+    release) release ;;
   esac
 done
 if [ -n "$missing" ]; then

@@ -16,6 +16,7 @@
     reason = "indexing a JSON value answers null; this crate is for tests"
 )]
 
+mod archive;
 pub mod cluster;
 pub mod demo;
 pub mod documented;
@@ -23,4 +24,5 @@ pub mod image;
 pub mod load;
 mod progress;
 pub mod push;
+pub mod release;
 pub mod selvage;

@@ -51,7 +51,7 @@ pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
 pub use tools::{HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, h2spec, helm, promtool};
 
-pub(crate) use cache::last_lines;
+pub(crate) use cache::{last_lines, run as output_of};
 
 use anyhow::{Context, Result, bail};
 use existing::Existing;

@@ -12,13 +12,14 @@
 mod kinds;
 mod monitoring;
 mod older;
+mod published;
 mod render;
 mod values;
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::{Cluster, Options};
+use e2e::cluster::{Cluster, Options, Registry};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{Api, Client, api::PostParams};
 use render::{chart, render, run_helm};
@@ -323,31 +324,8 @@ fn install_under_another_name(cluster: &Cluster, chart: &str) -> Result<()> {
     Ok(())
 }
 
-/// FC-16: an uninstall ends clean.
-#[tokio::test(flavor = "multi_thread")]
-async fn it_comes_changes_and_goes() -> Result<()> {
-    let cluster = control_plane().await?;
-    let chart = chart();
-    let chart = chart.to_str().context("the path of the chart is text")?;
-    let before = leftovers(&cluster)?;
-    ensure!(before.is_empty(), "{before:?}");
-    let notes = helm_does(
-        &cluster,
-        &["install", "selvage", chart, "--create-namespace"],
-    )?;
-    for line in [
-        "helm test selvage -n selvage-system",
-        "kubectl get edgefunctions -A",
-        "selvage-secrets-reader",
-        "prometheus.url",
-    ] {
-        ensure!(
-            notes.contains(line),
-            "the notes do not say {line:?}:\n{notes}"
-        );
-    }
-
-    // a definition that an older release installed is upgraded
+/// Upgrades to the chart that `chart` names, after a definition became like that of an older release.
+fn upgrade_over_an_old_definition(cluster: &Cluster, chart: &[&str]) -> Result<()> {
     let old = r#"{"spec":{"names":{"kind":"HostClaim","listKind":"HostClaimList","plural":"hostclaims","singular":"hostclaim","shortNames":["old"]}}}"#;
     let patched = cluster
         .kubectl()
@@ -368,12 +346,11 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     let upgrade = [
         "upgrade",
         "selvage",
-        chart,
         "--set",
         "operator.replicas=3",
         "--force-conflicts",
     ];
-    helm_does(&cluster, &upgrade)?;
+    helm_does(cluster, &[&upgrade, chart].concat())?;
     let names = [
         "get",
         "crd",
@@ -383,6 +360,40 @@ async fn it_comes_changes_and_goes() -> Result<()> {
     ];
     let names = cluster.kubectl().args(names).output()?.stdout;
     ensure!(names == br#"["hc"]"#, "{}", String::from_utf8_lossy(&names));
+    Ok(())
+}
+
+/// FC-16: an uninstall ends clean.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_comes_changes_and_goes() -> Result<()> {
+    let cluster = control_plane().await?;
+    let chart = chart();
+    let chart = chart.to_str().context("the path of the chart is text")?;
+    let before = leftovers(&cluster)?;
+    ensure!(before.is_empty(), "{before:?}");
+    let registry = Registry::start(cluster.run()).await?;
+    let folder = tempfile::tempdir()?;
+    let published = published::publish(&registry, folder.path())?;
+    let from_registry = published.arguments();
+    let install = [
+        &["install", "selvage", "--create-namespace"],
+        &from_registry[..],
+    ]
+    .concat();
+    let notes = helm_does(&cluster, &install)?;
+    for line in [
+        "helm test selvage -n selvage-system",
+        "kubectl get edgefunctions -A",
+        "selvage-secrets-reader",
+        "prometheus.url",
+    ] {
+        ensure!(
+            notes.contains(line),
+            "the notes do not say {line:?}:\n{notes}"
+        );
+    }
+
+    upgrade_over_an_old_definition(&cluster, &from_registry)?;
 
     helm_does(&cluster, &["uninstall", "selvage"])?;
     let after = leftovers(&cluster)?;

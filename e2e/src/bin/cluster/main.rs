@@ -1,10 +1,11 @@
 //! Command line of the local cluster: starts and stops clusters, plays the demo on one, and writes the images that it
-//! runs. All of this is one program because every release program is linked with link-time optimisation, which takes
-//! longer than everything else in this crate.
+//! runs and the files of a release. All of this is one program because every release program is linked with link-time
+//! optimisation, which takes longer than everything else in this crate.
 
 #![forbid(unsafe_code)]
 
 mod demo;
+mod release;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -60,6 +61,8 @@ enum Action {
         /// Folder of the programs; gets `operator.tar` and `node-shim.tar`
         folder: PathBuf,
     },
+    /// Write the files of a release from programs that are built
+    Release(release::Arguments),
     /// Serve a function on a real cluster, promote a good version of it and roll back two bad ones
     Demo(demo::Demo),
 }
@@ -89,6 +92,7 @@ async fn act(action: Action) -> Result<bool> {
         Action::Status => status(),
         Action::Packages { tests } => packages(tests),
         Action::Images { folder } => images(&folder),
+        Action::Release(arguments) => release::release(arguments),
         Action::Demo(arguments) => return demo::demo(&arguments).await,
     }?;
     Ok(true)
