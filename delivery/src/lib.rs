@@ -1,7 +1,8 @@
 //! Rollout decisions: computes the next state from a validated function, the current state, the evidence and the time.
 //!
 //! This crate has no access to Kubernetes, a network or a clock: functions take the time as an argument and return what
-//! to do. The operator decides with it, and `node-shim dev --rollout` plays a rollout with it on one computer.
+//! to do. The operator decides with it, and `node-shim dev --rollout` plays rollouts
+//! with it on one computer ([`playback`]).
 //!
 //! Start with [`stats`], the sequential test that compares two versions. It may be read after every request without
 //! raising its error rate:
@@ -24,6 +25,7 @@
 pub mod analysis;
 pub mod evaluator;
 pub mod function;
+pub mod playback;
 pub mod rollout;
 pub mod samples;
 pub mod stats;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::stats::ln_sum_exp;
+
 /// Counts and evidence of one rollout so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceSummary {
@@ -38,6 +40,23 @@ pub struct EvidenceSummary {
     /// Node whose counts are missed most and, if known, why they are missing; set while the weight waits for them.
     #[serde(default)]
     pub stale: Option<String>,
+}
+
+impl EvidenceSummary {
+    /// Returns ln of the combined evidence against the candidate: the average of the tests, weighted by their shares.
+    #[must_use]
+    pub fn ln_evidence(&self) -> f64 {
+        let owned: f64 = self.metrics.iter().map(|metric| metric.share).sum();
+        let of_tests = self
+            .metrics
+            .iter()
+            .map(|metric| metric.share.ln() + metric.ln_e);
+        let unowned = 1.0 - owned;
+        // what no test owns yet is not bet
+        let rest = (unowned > 1e-9).then(|| unowned.ln());
+        let terms: Vec<f64> = of_tests.chain(rest).collect();
+        ln_sum_exp(&terms)
+    }
 }
 
 /// Counts of one revision.

@@ -266,6 +266,19 @@ fn evidence(state: &RolloutState, next: &str) -> Option<String> {
     })
 }
 
+/// Returns the evidence against the candidate and the limit at which it is rolled back:
+/// `Evidence against it 2.4 to 1, limit 100 to 1.` `None` before the first evaluation.
+#[must_use]
+pub fn evidence_against(state: &RolloutState) -> Option<String> {
+    let summary = state.evidence_summary.as_ref()?;
+    let analysis = &state.rollout.as_ref()?.plan.analysis;
+    Some(format!(
+        "Evidence against it {}, limit {}.",
+        format::odds(summary.ln_evidence()),
+        format::odds(-analysis.false_rollbacks.ln())
+    ))
+}
+
 /// `11 of 11 failed, 1 of 97 on stable. Evidence 236 to 1, limit 100 to 1`
 pub(super) fn decisive(state: &RolloutState) -> Option<String> {
     let d = state.evidence_summary.as_ref()?.decisive.as_ref()?;

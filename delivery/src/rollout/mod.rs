@@ -37,7 +37,7 @@ pub use decision_input::*;
 pub use evidence_summary::*;
 pub use flags::*;
 pub use history::{HISTORY_LIMIT, HistoryEntry, Outcome};
-pub use message::message;
+pub use message::{evidence_against, message};
 pub use plan::{Plan, PlanKind, Traffic};
 pub use policy::*;
 pub use records::*;
