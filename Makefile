@@ -230,7 +230,7 @@ bench: performance ## Performance, Monte-Carlo of the sequential test, serve aga
 
 .PHONY: replay
 replay: ## Recompute the published samples of the sequential test
-	cargo run --quiet --locked -p operator -- replay operator/core/tests/sequential-samples.json
+	cargo run --quiet --locked -p operator -- replay delivery/tests/sequential-samples.json
 
 .PHONY: clean
 clean: ## Remove build output (the cluster's cache in ~/.cache/selvage stays)

@@ -22,7 +22,7 @@ pub mod types {
     pub const LOADED: &str = "Loaded";
 }
 
-/// Reasons of conditions that concern the spec and its resolution. Reasons of rollouts are defined in `operator-core`.
+/// Reasons of conditions that concern the spec and its resolution. Reasons of rollouts are defined in `delivery`.
 pub mod reasons {
     /// Defines the constants together with the list of all of them, so that the list is always complete.
     macro_rules! words {

@@ -65,7 +65,6 @@ mod names;
 mod revision;
 pub mod rollout;
 mod schema;
-mod text;
 mod values_reference;
 
 pub use definitions::{all, files, to_yaml};
@@ -78,12 +77,12 @@ pub use names::{
     ACTION_PREFIX, API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY,
     LABEL_REVISION, MANAGED_BY_VALUE, VERSION, claimed_host, host_claim_name,
 };
+pub use node_api_types::text::{
+    Duration, DurationError, Number, NumberError, Percentage, PercentageError, Quantity,
+    QuantityError,
+};
 pub use revision::{
     EdgeRevision, EdgeRevisionSpec, EdgeRevisionStatus, ReferenceHash, ReferenceKind, RevisionNodes,
 };
 pub use rollout::{RolloutPolicy, RolloutPolicySpec};
-pub use text::{
-    Duration, DurationError, Number, NumberError, Percentage, PercentageError, Quantity,
-    QuantityError,
-};
 pub use values_reference::values_reference;

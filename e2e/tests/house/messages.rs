@@ -23,7 +23,7 @@ fn labels(page: &str) -> BTreeSet<String> {
 fn the_documentation_quotes_the_labels_of_commands_that_messages_have() {
     let code: String = rust_files()
         .iter()
-        .filter(|path| path.starts_with("operator/core/src/rollout/"))
+        .filter(|path| path.starts_with("delivery/src/rollout/"))
         .map(|path| read(path))
         .collect();
     let pages = ["docs/rollouts.md", "docs/operating.md"];

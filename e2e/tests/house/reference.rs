@@ -3,11 +3,11 @@
 use crate::tree::read;
 use std::collections::BTreeSet;
 
-const TRANSITIONS: &str = "operator/core/src/rollout/transition.rs";
+const TRANSITIONS: &str = "delivery/src/rollout/transition.rs";
 const CONDITIONS: &str = "crds/src/conditions.rs";
 const EVENTS: &str = "operator/src/reconcile/events.rs";
-const ROLLOUT_CONDITIONS: &str = "operator/core/src/rollout/conditions.rs";
-const FLAGS: &str = "operator/core/src/rollout/flags.rs";
+const ROLLOUT_CONDITIONS: &str = "delivery/src/rollout/conditions.rs";
+const FLAGS: &str = "delivery/src/rollout/flags.rs";
 
 /// Returns the words in the first column of the table below a heading.
 fn listed(heading: &str) -> BTreeSet<String> {
@@ -99,11 +99,7 @@ fn the_reference_lists_the_problems_of_nodes_that_exist() {
 
 #[test]
 fn the_reference_lists_the_annotations_and_labels_that_exist() {
-    let actions = words(
-        "operator/core/src/function.rs",
-        "Self::Promote =>",
-        "}\n    }",
-    );
+    let actions = words("delivery/src/function.rs", "Self::Promote =>", "}\n    }");
     let mut names: BTreeSet<String> = actions
         .iter()
         .map(|action| format!("selvage.dev/{action}"))

@@ -2,7 +2,7 @@
 //! replaces them whenever their files change.
 //!
 //! `manifest` turns the manifest into the record that the operator would send, so everything after it is the code of a node.
-//! `plan` finds components and builds, `session` compiles and publishes, and `render` shows requests.
+//! `plan` finds components and builds, `session` compiles, `served` publishes and plays rollouts, and `render` shows requests.
 
 mod build;
 mod component;
@@ -11,13 +11,14 @@ mod files;
 mod manifest;
 mod plan;
 mod render;
+mod rollout;
+mod served;
 mod session;
 mod watch;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use clap::Args;
 
 use crate::descriptors;
@@ -46,8 +47,9 @@ pub struct DevArgs {
     /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant, at most 4
     #[arg(long)]
     pub threads: Option<NonZeroUsize>,
-    /// Not supported yet: play a rollout from the running version to the next one
-    #[arg(long, hide = true)]
+    /// Let a new version prove itself on a growing share of the requests, by the evidence that the operator uses, instead of
+    /// replacing the running one at once; steps: spec.rollout, else 10 % and 50 %
+    #[arg(long)]
     pub rollout: bool,
 }
 
@@ -63,11 +65,6 @@ impl DevArgs {
 /// Returns a sentence when a manifest, a build or a component is wrong at the start, or the address cannot be bound. Later
 /// errors are only shown, and what was served before is still served.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    ensure!(
-        !args.rollout,
-        "--rollout is not supported yet: a new version replaces the running one at once. A local cluster plays rollouts: \
-         run `make demo`"
-    );
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

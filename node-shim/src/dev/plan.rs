@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use node_api::FunctionKey;
 
 use super::DevArgs;
 use super::component::Origin;
@@ -22,6 +23,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Returns the keys of the functions.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &FunctionKey> {
+        self.functions.iter().map(|(function, _)| &function.key)
+    }
+
     /// Reads the manifests.
     ///
     /// # Errors
@@ -36,7 +42,7 @@ impl Plan {
                 text,
             });
         }
-        let manifests = manifest::read(&texts)?;
+        let mut manifests = manifest::read(&texts)?;
         let several = manifests.functions.len() > 1;
         if several && (args.component.is_some() || args.build.is_some()) {
             bail!(
@@ -48,6 +54,7 @@ impl Plan {
         let mut builds = Vec::new();
         let mut functions = Vec::new();
         for function in manifests.functions {
+            manifests.remarks.extend(rollout_remark(args, &function)?);
             let origin = Origin::of(&function, args.component.as_deref())?;
             let command = args.build.as_ref().or(function.build.as_ref());
             let build = command.map(|command| (command.clone(), function.folder.clone()));
@@ -61,6 +68,29 @@ impl Plan {
             remarks: manifests.remarks,
         })
     }
+}
+
+/// Returns a line about settings of the rollout that have no effect.
+///
+/// # Errors
+/// Fails when a rollout needs a RolloutPolicy that no manifest has.
+fn rollout_remark(args: &DevArgs, function: &Function) -> anyhow::Result<Option<String>> {
+    let (key, settings) = (&function.key, &function.rollout);
+    if !args.rollout {
+        return Ok(settings
+            .is_written
+            .then(|| format!("{key}: spec.rollout has no effect without --rollout")));
+    }
+    if let Some(name) = &settings.missing {
+        bail!(
+            "{key}: spec.rollout.policyRef.name: the RolloutPolicy {name:?} does not exist in this namespace ({}): add it to \
+             the manifest, or name its file with -f",
+            key.namespace
+        );
+    }
+    Ok(settings
+        .has_gates
+        .then(|| format!("{key}: gates of the rollout without effect here")))
 }
 
 /// Files on disk that a session depends on, with their stamps.

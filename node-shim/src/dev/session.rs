@@ -1,15 +1,14 @@
 //! Serves the functions of a manifest and replaces them when their files change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use node_api::v1::FunctionRecord;
-use node_shim_core::local_hosts::LocalHosts;
-use node_shim_core::table::{FunctionEntry, FunctionKey};
+use node_api::FunctionKey;
+use node_api::v1 as wire;
 
 use super::DevArgs;
 use super::build;
@@ -18,39 +17,26 @@ use super::console::Console;
 use super::files::{BuildOutputs, Stamps, changed};
 use super::manifest::Function;
 use super::plan::{BuildCommand, Plan, Snapshot};
-use super::render::ServedLimits;
+use super::served::{Board, Loaded, Next};
 use super::watch::Watcher;
-use crate::code_cache::CompiledComponent;
 use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions};
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::node_counters::NodeCounters;
 use crate::revision::Revision;
-use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use crate::serve;
 use crate::supervisor::parse_record;
 
 /// Time that requests have to finish after the first signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A function as it is served.
-struct Live {
-    record: FunctionRecord,
-    digest: String,
-    code: Arc<CompiledComponent>,
-    served: ServedFunction,
-}
-
 /// Functions that are served, and what they were made from.
 pub(super) struct Session {
     args: DevArgs,
     console: Console,
-    plane: DataPlane,
+    board: Arc<Board>,
     watcher: Watcher,
-    functions: BTreeMap<FunctionKey, Live>,
-    /// Number of the last version that was published.
-    version: u64,
     sources: Sources,
 }
 
@@ -100,33 +86,43 @@ impl Session {
             Arc::new(NodeCounters::default()),
             GuestLog::start_with_requests("local", Box::new(console.log()))?,
         )?;
+        let keys: Vec<FunctionKey> = plan.keys().cloned().collect();
         let mut session = Self {
             args: args.clone(),
+            board: Arc::new(Board::new(plane, console.clone(), args.rollout)),
             console,
-            plane,
             watcher: Watcher::new().context("cannot watch files")?,
-            functions: BTreeMap::new(),
-            version: 0,
             sources,
         };
-        session.publish(&plan).await?;
-        session.plane.set_ready(true);
+        session.publish(plan).await?;
+        session.board.plane().set_ready(true);
         session.watch_folders()?;
-        session.announce(&plan);
+        session.announce(&keys);
         Ok(session)
     }
 
-    /// Follows changes of files until the future is dropped, which also ends a build that is running.
+    /// Follows changes of files, and plays rollouts, until the future is dropped, which also ends a build that is running.
     ///
     /// # Errors
     /// Fails when files can no longer be watched.
     pub(super) async fn follow(&mut self) -> anyhow::Result<()> {
+        let board = Arc::clone(&self.board);
+        tokio::select! {
+            followed = self.follow_files() => followed,
+            () = board.play() => Ok(()),
+        }
+    }
+
+    async fn follow_files(&mut self) -> anyhow::Result<()> {
         loop {
             if let Err(error) = self.update().await {
-                let version = self.version;
                 self.console.failure(format!("{error:#}"));
-                self.console
-                    .failure(format!("Version {version} continues to serve"));
+                let kept = if self.args.rollout {
+                    "What was served before".to_owned()
+                } else {
+                    format!("Version {}", self.board.version())
+                };
+                self.console.failure(format!("{kept} continues to serve"));
             }
             if !self.watch_folders()? {
                 self.watcher.changed().await;
@@ -136,7 +132,10 @@ impl Session {
 
     /// Lets requests finish that have begun.
     pub(super) async fn drain(&self) {
-        self.plane.drain(Duration::ZERO, DRAIN_TIMEOUT).await;
+        self.board
+            .plane()
+            .drain(Duration::ZERO, DRAIN_TIMEOUT)
+            .await;
     }
 
     /// Builds and publishes what has changed.
@@ -174,113 +173,56 @@ impl Session {
         if builds || plan.builds != self.sources.built {
             self.sources.build(&self.args, &plan, &self.console).await?;
         }
-        if !self.publish(&plan).await? {
+        if !self.publish(plan).await? {
+            let version = self.board.version();
             self.console
-                .note(format!("Version {} has not changed", self.version));
+                .note(format!("Version {version} has not changed"));
         }
         Ok(())
     }
 
-    /// Compiles what is new and replaces the routing table. Requests that have begun keep the old one. Returns whether
-    /// anything was different.
-    async fn publish(&mut self, plan: &Plan) -> anyhow::Result<bool> {
+    /// Compiles what is new and serves it. Returns whether anything was different.
+    async fn publish(&mut self, plan: Plan) -> anyhow::Result<bool> {
         let began = Instant::now();
-        let mut next = BTreeMap::new();
-        let mut order = Vec::new();
-        for (function, origin) in &plan.functions {
-            let live = self.load(function, origin).await?;
-            order.push(live.served.clone());
-            next.insert(function.key.clone(), live);
+        let mut next: Vec<Next> = Vec::new();
+        for (function, origin) in plan.functions {
+            let loaded = self.load(&function, &origin).await?;
+            next.push(Next { function, loaded });
         }
-        let records = |map: &BTreeMap<FunctionKey, Live>| {
-            map.values()
-                .map(|live| live.record.clone())
-                .collect::<Vec<_>>()
-        };
-        if records(&next) == records(&self.functions) {
-            return Ok(false);
-        }
-        self.version += 1;
-        self.functions = next;
-        let entries: Vec<Arc<FunctionEntry>> = order
-            .iter()
-            .map(|served| Arc::clone(&served.entry))
-            .collect();
-        let local = LocalHosts::of(entries.iter().map(AsRef::as_ref));
-        let limits = self.functions.iter().filter_map(|(key, live)| {
-            let revision = live.served.stable.ready()?;
-            let id = (key.namespace.to_string(), key.name.to_string());
-            Some((id, revision.spec.limits.clone()))
-        });
-        self.console.set_served(ServedLimits {
-            functions: limits.collect(),
-        });
-        let table = RoutingTable::new(self.version, order).with_local_hosts(local);
-        self.plane.publish(Arc::new(table));
-        let keys: Vec<String> = self.functions.keys().map(ToString::to_string).collect();
-        self.console.note(format!(
-            "Serving version {} of {} (loaded in {} ms)",
-            self.version,
-            keys.join(", "),
-            began.elapsed().as_millis()
-        ));
-        Ok(true)
+        self.board.replace(next, began.elapsed())
     }
 
     /// Reads the component of a function and prepares it as a node does. What has not changed is taken over.
-    async fn load(&self, function: &Function, origin: &Origin) -> anyhow::Result<Live> {
+    async fn load(&self, function: &Function, origin: &Origin) -> anyhow::Result<Loaded> {
         let key = &function.key;
         let component = origin.read()?;
-        let old = self.functions.get(key);
-        let unchanged = old.and_then(|live| {
-            let name = live.served.stable.ready()?.name().as_str();
-            let record = function.record(name, &component.digest, component.size);
-            (record.definitions == live.record.definitions).then_some((live, record))
-        });
-        if let Some((live, record)) = unchanged {
-            let parsed = parse_record::parse(&record).with_context(|| key.to_string())?;
-            return Ok(Live {
-                served: ServedFunction {
-                    entry: parsed.entry,
-                    ..live.served.clone()
-                },
-                record,
-                digest: live.digest.clone(),
-                code: Arc::clone(&live.code),
-            });
+        if let Some(same) = self.board.same(function, &component.digest, component.size) {
+            return Ok(same);
         }
-        let name = format!("v{}", self.version + 1);
-        let record = function.record(&name, &component.digest, component.size);
+        let name = format!("v{}", self.board.version() + 1);
+        let definition = function.definition(&name, &component.digest, component.size);
+        let record = function.record(vec![definition.clone()], wire::TrafficSplit::default());
         let parsed = parse_record::parse(&record).with_context(|| key.to_string())?;
         let refused = || match origin.file() {
             Some(path) => format!("{key}: cannot serve {}", path.display()),
             None => format!("{key}: cannot serve spec.source.inline"),
         };
-        let known = self
-            .functions
-            .values()
-            .find(|live| live.digest == component.digest);
-        let code = match known {
-            Some(live) => Arc::clone(&live.code),
-            None => serve::compile(self.plane.engine(), component.file)
+        let plane = self.board.plane();
+        let code = match self.board.code(&component.digest) {
+            Some(code) => code,
+            None => serve::compile(plane.engine(), component.file)
                 .await
                 .with_context(refused)?
                 .into(),
         };
-        let definition = parsed.definitions.into_values().next();
-        let definition = definition.context("the record has no revision")?;
-        let counters = self.plane.counters();
-        let revision = Revision::new(definition.spec.clone(), Arc::clone(&code), counters)
+        let parsed = parsed.definitions.into_values().next();
+        let parsed = parsed.context("the record has no revision")?;
+        let revision = Revision::new(parsed.spec.clone(), Arc::clone(&code), plane.counters())
             .with_context(refused)?;
-        Ok(Live {
-            served: ServedFunction {
-                entry: parsed.entry,
-                stable: RevisionSlot::Ready(revision),
-                candidate: RevisionSlot::Absent,
-            },
-            record,
-            digest: component.digest,
+        Ok(Loaded {
+            definition,
             code,
+            revision,
         })
     }
 
@@ -291,21 +233,11 @@ impl Session {
     }
 
     /// Says where functions can be reached.
-    fn announce(&self, plan: &Plan) {
-        let address = self.plane.address();
-        let first_host = |function: &Function| {
-            let live = self.functions.get(&function.key);
-            let routes = live.map(|live| live.served.entry.routes.as_slice());
-            let host = routes
-                .into_iter()
-                .flatten()
-                .flat_map(|route| &route.hosts)
-                .next();
-            host.cloned().unwrap_or_default()
-        };
-        for (index, (function, _)) in plan.functions.iter().enumerate() {
-            let host = first_host(function);
-            let name = &function.key.name;
+    fn announce(&self, keys: &[FunctionKey]) {
+        let address = self.board.plane().address();
+        for (index, key) in keys.iter().enumerate() {
+            let host = self.board.first_host(key);
+            let name = &key.name;
             if index == 0 {
                 self.console.note(format!(
                     "Serving on http://{address}; requests to localhost or an address are routed as requests to {host}"

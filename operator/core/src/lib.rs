@@ -1,31 +1,11 @@
-//! Rollout decisions: computes the next state from a validated function, the current state, the evidence and the time.
+//! Decisions of the operator: those of rollouts, from the crate `delivery`, and when the status of a function is written.
 //!
 //! This crate has no access to Kubernetes, a network or a clock: functions take the time as an argument and return what
 //! to do.
-//!
-//! Start with [`stats`], the sequential test that compares two versions. It may be read after every request without
-//! raising its error rate:
-//!
-//! ```
-//! use operator_core::stats::{Increment, EProcess, Settings, Side, Tolerance};
-//!
-//! // the candidate may fail as often as stable plus 0.5 percentage points; error rate 1 %
-//! let tolerance = Tolerance { ratio: 1.0, delta: 0.005 };
-//! let mut test = EProcess::new(Settings::new(Side::Rollback, tolerance, 1.0, 0.01, 1.0), &[0.01]);
-//! // a tenth of the candidate's requests fails, a hundredth of stable's
-//! for _ in 0..4 {
-//!     test.look(&[Increment::new(50.0, 5.0, 950.0, 10.0)]);
-//! }
-//! assert!(test.reached(0.01), "roll back");
-//! ```
 
 #![forbid(unsafe_code)]
 
-pub mod analysis;
-pub mod evaluator;
-pub mod function;
-pub mod rollout;
-pub mod samples;
-pub mod stats;
 pub mod status_rate;
 pub mod token_bucket;
+
+pub use delivery::{analysis, evaluator, function, rollout, samples, stats};

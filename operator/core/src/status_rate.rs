@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use crate::rollout::NodesCount;
 use crate::token_bucket::TokenBucket;
+use delivery::rollout::NodesCount;
 
 /// Minimum time between two such writes of one function. Nodes also have this time to apply a new weight before their
 /// progress is written.

@@ -343,13 +343,6 @@ pub(super) fn difference(
             status.traffic.clone(),
         )
     };
-    let counts = |status: &EdgeFunctionStatus| {
-        status.nodes.as_ref().map(|nodes| NodeCounts {
-            applied: nodes.applied,
-            loaded: nodes.loaded,
-            failed: nodes.failed,
-        })
-    };
     let (before, differs) = (counts(old), other(old) != other(new));
     if !differs && before == counts(new) {
         // a node may say why it does not serve only after its count was written
@@ -364,6 +357,14 @@ pub(super) fn difference(
         counted,
         differs,
     ))
+}
+
+fn counts(status: &EdgeFunctionStatus) -> Option<NodeCounts> {
+    status.nodes.as_ref().map(|nodes| NodeCounts {
+        applied: nodes.applied,
+        loaded: nodes.loaded,
+        failed: nodes.failed,
+    })
 }
 
 /// Why nodes do not serve, without the words that may differ between two attempts.

@@ -286,7 +286,7 @@ fn node_looks(node: &Json) -> anyhow::Result<Vec<stats::Cell>> {
 mod tests {
     use super::*;
 
-    const COMMITTED: &str = include_str!("../../core/tests/sequential-samples.json");
+    const COMMITTED: &str = include_str!("../../../delivery/tests/sequential-samples.json");
 
     /// Compares all texts and numbers of two documents, `log_e` within its tolerance.
     fn same(path: &str, got: &Json, expected: &Json) {

@@ -4,6 +4,7 @@
 mod check;
 mod objects;
 mod record;
+mod rollout;
 mod rules;
 mod spec;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod text;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use delivery::rollout::Policy;
 use node_api::FunctionKey;
 use node_api::v1 as wire;
 use serde::Deserialize;
@@ -20,7 +22,7 @@ use serde_yaml::Deserializer;
 
 use check::Violations;
 use objects::{Data, Objects};
-use spec::EdgeFunction;
+use spec::{EdgeFunction, RolloutPolicy, Spec};
 
 /// Annotation with the path of the component, relative to the manifest.
 pub(super) const COMPONENT: &str = "selvage.dev/component";
@@ -55,7 +57,22 @@ pub(super) struct Function {
     pub(super) build: Option<String>,
     /// `spec.source.inline`, in base64.
     pub(super) inline: Option<String>,
+    pub(super) rollout: RolloutSettings,
     record: wire::FunctionRecord,
+    /// The revision without its name and code.
+    definition: wire::Definition,
+}
+
+/// How a new revision replaces the running one.
+#[derive(Debug)]
+pub(super) struct RolloutSettings {
+    pub(super) policy: Policy,
+    /// Whether the function has `spec.rollout`.
+    pub(super) is_written: bool,
+    /// Whether the policy has gates, which are left out.
+    pub(super) has_gates: bool,
+    /// RolloutPolicy that the function names and no manifest has.
+    pub(super) missing: Option<String>,
 }
 
 /// Why a manifest cannot be served.
@@ -115,19 +132,27 @@ impl Header {
 }
 
 impl Function {
-    /// Returns the record of the function with one revision of this name and code, which serves all requests.
-    pub(super) fn record(&self, revision: &str, digest: &str, size: u64) -> wire::FunctionRecord {
-        let mut record = self.record.clone();
-        for definition in &mut record.definitions {
-            revision.clone_into(&mut definition.revision);
-            digest.clone_into(&mut definition.digest);
-            definition.size = size;
+    /// Returns the revision of this name and code.
+    pub(super) fn definition(&self, revision: &str, digest: &str, size: u64) -> wire::Definition {
+        wire::Definition {
+            revision: revision.to_owned(),
+            digest: digest.to_owned(),
+            size,
+            ..self.definition.clone()
         }
-        record.split = Some(wire::TrafficSplit {
-            stable: revision.to_owned(),
-            ..wire::TrafficSplit::default()
-        });
-        record
+    }
+
+    /// Returns the record of the function with these revisions.
+    pub(super) fn record(
+        &self,
+        definitions: Vec<wire::Definition>,
+        split: wire::TrafficSplit,
+    ) -> wire::FunctionRecord {
+        wire::FunctionRecord {
+            definitions,
+            split: Some(split),
+            ..self.record.clone()
+        }
     }
 }
 
@@ -166,6 +191,10 @@ pub(super) fn read(texts: &[ManifestText]) -> Result<Manifests, ManifestError> {
                     added.map_err(|why| {
                         ManifestError::new(file, format!("Secret {}: {why}", header.name()))
                     })?;
+                }
+                (Some("RolloutPolicy"), Some(API_VERSION)) => {
+                    let policy = RolloutPolicy::deserialize(document).map_err(|e| invalid(&e))?;
+                    objects.add_policy(header.id(), policy.spec);
                 }
                 (Some(kind), _) => remarks.push(format!(
                     "skipped {kind} {}: it has no effect without a cluster",
@@ -222,6 +251,7 @@ fn function(
     let mut violations = Violations::new();
     check::check(&spec, &mut violations);
     let definition = record::definition(&namespace, &spec, objects, &mut violations);
+    let rollout = rollout_settings(&namespace, &spec, objects, &mut violations);
     if let Some(sentence) = violations.sentence() {
         return Err(ManifestError::new(file, format!("{key}: {sentence}")));
     }
@@ -229,7 +259,6 @@ fn function(
     let without_effect = [
         ("spec.routes[].tls", has_tls),
         ("spec.placement", spec.placement.is_some()),
-        ("spec.rollout", spec.rollout.is_some()),
     ];
     let fields: Vec<_> = without_effect
         .iter()
@@ -256,11 +285,44 @@ fn function(
             routes: record::routes(&spec),
             suspended: spec.suspend,
             callers: record::callers(&spec),
-            definitions: vec![definition],
             ..wire::FunctionRecord::default()
         },
+        rollout,
+        definition,
         key,
     })
+}
+
+/// Reads the policy of a function: its own, or the RolloutPolicy that it names.
+fn rollout_settings(
+    namespace: &str,
+    spec: &Spec,
+    objects: &Objects,
+    violations: &mut Violations,
+) -> RolloutSettings {
+    let mut settings = RolloutSettings {
+        policy: rollout::default_policy(),
+        is_written: spec.rollout.is_some(),
+        has_gates: false,
+        missing: None,
+    };
+    let Some(written) = &spec.rollout else {
+        return settings;
+    };
+    let own = written.policy("spec.rollout", violations);
+    let Some(reference) = &written.policy_ref else {
+        (settings.policy, settings.has_gates) = (own, written.has_gates());
+        return settings;
+    };
+    let name = &reference.name.0;
+    if let Some(named) = objects.policy(namespace, name) {
+        let path = format!("RolloutPolicy {name}: spec");
+        settings.policy = named.policy(&path, violations);
+        settings.has_gates = named.has_gates();
+    } else {
+        settings.missing = Some(name.clone());
+    }
+    settings
 }
 
 impl ManifestError {

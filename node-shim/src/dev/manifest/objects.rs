@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets of a manifest, which functions refer to.
+//! ConfigMaps, Secrets and RolloutPolicies of a manifest, which functions refer to.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+use super::rollout::Rollout;
 
 /// Data of a ConfigMap or Secret as it is written.
 #[derive(Deserialize)]
@@ -25,6 +27,7 @@ type Id = (String, String);
 pub(super) struct Objects {
     config_maps: BTreeMap<Id, BTreeMap<String, String>>,
     secrets: BTreeMap<Id, BTreeMap<String, Zeroizing<Vec<u8>>>>,
+    policies: BTreeMap<Id, Rollout>,
 }
 
 impl Objects {
@@ -61,6 +64,14 @@ impl Objects {
     ) -> Option<&BTreeMap<String, String>> {
         self.config_maps
             .get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub(super) fn add_policy(&mut self, id: Id, policy: Rollout) {
+        self.policies.insert(id, policy);
+    }
+
+    pub(super) fn policy(&self, namespace: &str, name: &str) -> Option<&Rollout> {
+        self.policies.get(&(namespace.to_owned(), name.to_owned()))
     }
 
     pub(super) fn secret(&self, namespace: &str, name: &str, key: &str) -> Option<&[u8]> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::rollout::Rollout;
 use super::text::{
     Count, HeaderName, Host, Label, Method, Name, Path, Size, Span, Target, Text, VariableName,
 };
@@ -22,6 +23,20 @@ pub(super) struct EdgeFunction {
     pub(super) spec: Spec,
     #[serde(rename = "status", default)]
     _status: Option<IgnoredAny>,
+}
+
+/// A RolloutPolicy.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RolloutPolicy {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(rename = "metadata")]
+    _metadata: IgnoredAny,
+    #[serde(default)]
+    pub(super) spec: Rollout,
 }
 
 /// Metadata of an EdgeFunction; the API server knows more fields.
@@ -60,7 +75,7 @@ pub(super) struct Spec {
     #[serde(default)]
     pub(super) instances: Instances,
     pub(super) placement: Option<IgnoredAny>,
-    pub(super) rollout: Option<IgnoredAny>,
+    pub(super) rollout: Option<Rollout>,
     #[serde(rename = "revisionHistoryLimit")]
     _revision_history_limit: Option<IgnoredAny>,
     #[serde(default)]

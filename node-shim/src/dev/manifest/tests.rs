@@ -6,7 +6,7 @@ use serde_yaml::Value;
 
 use super::*;
 
-fn texts(text: &str) -> Vec<ManifestText> {
+pub(super) fn texts(text: &str) -> Vec<ManifestText> {
     vec![ManifestText {
         path: PathBuf::from("a/f.yaml"),
         text: text.to_owned(),
@@ -14,17 +14,18 @@ fn texts(text: &str) -> Vec<ManifestText> {
 }
 
 /// Returns a manifest whose `spec` begins in line 5.
-fn function(spec: &str) -> String {
+pub(super) fn function(spec: &str) -> String {
     format!(
         "apiVersion: selvage.dev/v1alpha1\nkind: EdgeFunction\nmetadata: {{ name: f }}\nspec:\n{spec}"
     )
 }
 
-fn error(text: &str) -> String {
+pub(super) fn error(text: &str) -> String {
     read(&texts(text)).unwrap_err().to_string()
 }
 
-const MINIMAL: &str = "  source: { image: r.example/f:1 }\n  routes: [{ hosts: [f.example] }]\n";
+pub(super) const MINIMAL: &str =
+    "  source: { image: r.example/f:1 }\n  routes: [{ hosts: [f.example] }]\n";
 
 #[test]
 fn a_manifest_becomes_the_record_that_the_operator_sends() {
@@ -69,7 +70,7 @@ metadata: {{ name: d }}
         remarks,
         [
             "skipped Deployment d: it has no effect without a cluster",
-            "default/f: spec.placement and spec.rollout without effect here"
+            "default/f: spec.placement without effect here"
         ]
     );
     let [function] = &functions[..] else {
@@ -77,9 +78,9 @@ metadata: {{ name: d }}
     };
     assert_eq!(function.key, FunctionKey::new("default", "f"));
     assert_eq!(function.folder, Path::new("a"));
-    let record = function.record("v1", "sha256:0", 7);
+    let definition = function.definition("v1", "sha256:0", 7);
+    let record = function.record(vec![definition.clone()], wire::TrafficSplit::default());
     assert!(record.suspended && !format!("{record:?}").contains("hush"));
-    let definition = &record.definitions[0];
     assert_eq!((definition.revision.as_str(), definition.size), ("v1", 7));
     let values: Vec<_> = definition
         .env
@@ -120,8 +121,7 @@ stringData: {{ url: 'redis://localhost' }}
 "
         ))
     );
-    let record = read(&texts(&text)).unwrap().functions[0].record("v1", "sha256:0", 7);
-    let definition = &record.definitions[0];
+    let definition = read(&texts(&text)).unwrap().functions[0].definition("v1", "sha256:0", 7);
     let users = definition.key_value[0].kind.as_ref().unwrap();
     let key_value_store::Kind::Redis(users) = users else {
         panic!("{users:?}")
@@ -152,8 +152,8 @@ fn certificates_of_authorities_come_from_a_config_map_of_the_manifest() {
     };
     for (reference, key) in [("{ name: c }", "ca.crt"), ("{ name: c, key: own }", "own")] {
         let text = manifest(reference, &serde_json::json!({ key: pem }));
-        let record = read(&texts(&text)).unwrap().functions[0].record("v1", "sha256:0", 7);
-        assert_eq!(record.definitions[0].ca_certificates, pem);
+        let definition = read(&texts(&text)).unwrap().functions[0].definition("v1", "sha256:0", 7);
+        assert_eq!(definition.ca_certificates, pem);
     }
     for (value, expected) in [
         (
@@ -349,7 +349,7 @@ fn all_that_is_wrong_with_a_function_is_one_sentence() {
 }
 
 /// Returns the schema of `spec`.
-fn definition() -> Value {
+pub(super) fn definition() -> Value {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../crds/yaml/edgefunctions.yaml"
@@ -361,7 +361,7 @@ fn definition() -> Value {
 }
 
 /// Collects the messages of all rules below a schema.
-fn messages(schema: &Value, found: &mut String) {
+pub(super) fn messages(schema: &Value, found: &mut String) {
     for value in schema.as_mapping().into_iter().flat_map(|map| map.values()) {
         messages(value, found);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use node_api::text::{Duration, Quantity};
+use node_api::text::{Duration, Number, Percentage, Quantity};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::rules;
@@ -122,6 +122,87 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Size<MIN, MAX> {
                 Quantity::from_bytes(MAX)
             )),
             Err(_) => Err("write a size such as 64Mi, 1.5Gi or 500k".to_owned()),
+        };
+        text(deserializer, read)
+    }
+}
+
+/// Why a text that may also be `Auto` is refused.
+enum Refusal {
+    Form(String),
+    Bounds(String),
+}
+
+/// A text in whose place `Auto` may be written.
+trait Form: Sized {
+    fn read(text: &str) -> Result<Self, Refusal>;
+}
+
+/// Percentage between `MIN` and `MAX` basis points (1/10,000).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share<const MIN: u32, const MAX: u32>(pub(super) u32);
+
+impl<const MIN: u32, const MAX: u32> Form for Share<MIN, MAX> {
+    fn read(text: &str) -> Result<Self, Refusal> {
+        match text.parse::<Percentage>().map(Percentage::as_parts) {
+            Ok(parts) if (MIN..=MAX).contains(&parts) => Ok(Self(parts)),
+            Ok(_) => Err(Refusal::Bounds(format!(
+                "write a percentage from {}% to {}%",
+                f64::from(MIN) / 100.0,
+                f64::from(MAX) / 100.0
+            ))),
+            Err(_) => Err(Refusal::Form(
+                "write a percentage with at most two decimals, such as 5% or 0.25%".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Number between `MIN` and `MAX`, written as a text because it may have decimals.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decimal<const MIN: u32, const MAX: u32>(pub(super) f64);
+
+impl<const MIN: u32, const MAX: u32> Form for Decimal<MIN, MAX> {
+    fn read(text: &str) -> Result<Self, Refusal> {
+        match text.parse::<Number>().map(Number::get) {
+            Ok(value) if (f64::from(MIN)..=f64::from(MAX)).contains(&value) => Ok(Self(value)),
+            Ok(_) | Err(_) => Err(Refusal::Form(format!(
+                "write a number from {MIN} to {MAX} in quotes, such as \"1.5\""
+            ))),
+        }
+    }
+}
+
+macro_rules! forms {
+    ($($name:ident),+) => {$(
+        impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for $name<MIN, MAX> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let read = |text: &str| match Self::read(text) {
+                    Ok(value) => Ok(value),
+                    Err(Refusal::Form(why) | Refusal::Bounds(why)) => Err(why),
+                };
+                text(deserializer, read)
+            }
+        }
+    )+};
+}
+
+forms!(Share, Decimal);
+
+/// A value, or `Auto`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AutoOr<T> {
+    Auto,
+    Value(T),
+}
+
+impl<'de, T: Form> Deserialize<'de> for AutoOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = |text: &str| match T::read(text) {
+            _ if text == "Auto" => Ok(Self::Auto),
+            Ok(value) => Ok(Self::Value(value)),
+            Err(Refusal::Form(why)) => Err(format!("{why}, or Auto")),
+            Err(Refusal::Bounds(why)) => Err(why),
         };
         text(deserializer, read)
     }

@@ -126,7 +126,7 @@ fn the_fields_of_a_manifest_act_as_on_a_node() {
     let remarks = dev.seen().join("\n");
     assert!(remarks.contains("skipped Service web"), "{remarks}");
     assert!(
-        remarks.contains("shop/spin: spec.rollout without effect"),
+        remarks.contains("shop/spin: spec.rollout has no effect without --rollout"),
         "{remarks}"
     );
     assert!(!remarks.contains("hunter2"));

@@ -3,6 +3,7 @@
 mod fields;
 mod program;
 mod refusals;
+mod rollout;
 mod swap;
 
 use crate::support::component::guest;

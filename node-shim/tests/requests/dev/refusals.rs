@@ -55,10 +55,10 @@ fn a_start_that_fails_says_why() {
             "the build failed (exit status 7): exit 7",
         ),
         (
-            &one(""),
+            &one("  rollout: { policyRef: { name: careful } }\n"),
             &good,
             &["--rollout"],
-            "--rollout is not supported yet",
+            "the RolloutPolicy \"careful\" does not exist in this namespace (default): add it to the manifest, or name its file with -f",
         ),
     ];
     for (manifest, component, flags, expected) in cases {
