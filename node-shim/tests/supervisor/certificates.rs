@@ -111,9 +111,9 @@ async fn a_private_key_is_not_on_disk_and_comes_from_an_operator() {
     let second = operator().await;
     let after = node(folder.path(), Some(&second)).await;
     after.answers("f", 200, "one").await;
-    assert_eq!(second.hellos()[0].have, 0, "the node requests a snapshot");
     second.snapshot(8, vec![record(1, Some(&identity))]).await;
     after.is_ready().await;
+    assert_eq!(second.hellos()[0].have, 0, "the node requests a snapshot");
     connect(&after, &identity).await.unwrap();
     after.drain().await;
 }

@@ -100,14 +100,28 @@ impl Dev {
     /// Waits for a line that contains `part`, and skips those before it.
     pub(super) fn line(&mut self, part: &str) -> String {
         loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE * 2) else {
-                panic!("no line has {part:?}: {:#?}", self.seen);
-            };
-            self.seen.push(line.clone());
+            let line = self.next(part);
             if line.contains(part) {
                 return line;
             }
         }
+    }
+
+    /// Waits for a line with each of these, in any order: standard output and standard error are not in step.
+    pub(super) fn lines(&mut self, parts: &[&str]) {
+        let mut missing = parts.to_vec();
+        while let Some(first) = missing.first() {
+            let line = self.next(first);
+            missing.retain(|part| !line.contains(part));
+        }
+    }
+
+    fn next(&mut self, part: &str) -> String {
+        let Ok(line) = self.lines.recv_timeout(PATIENCE * 2) else {
+            panic!("no line has {part:?}: {:#?}", self.seen);
+        };
+        self.seen.push(line.clone());
+        line
     }
 
     /// Returns the lines that were read so far.

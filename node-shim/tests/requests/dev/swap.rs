@@ -89,9 +89,11 @@ fn a_failing_build_leaves_the_last_version() {
     project.write("build.sh", b"cp source c.wasm");
     let (mut dev, address) = Dev::serving(&project, &[]);
     project.write("build.sh", b"echo it broke >&2; exit 3");
-    dev.line("it broke");
-    dev.line("the build failed (exit status 3): sh build.sh");
-    dev.line("Version 1 continues to serve");
+    dev.lines(&[
+        "it broke",
+        "the build failed (exit status 3): sh build.sh",
+        "Version 1 continues to serve",
+    ]);
     assert_eq!(get_from(address, "localhost", "/").text(), "good");
     project.write("source", &answering("better"));
     project.write("build.sh", b"cp source c.wasm");
