@@ -206,9 +206,9 @@ cluster-down: ## End it
 
 # Built from the crates registry, once for each version.
 $(WASMTIME):
-	CARGO_TARGET_DIR=$(CACHE)/tools/build cargo install wasmtime-cli --locked --version $(WASMTIME_VERSION) --no-default-features \
+	CARGO_TARGET_DIR=$(CACHE)/tools/build-wasmtime cargo install wasmtime-cli --locked --version $(WASMTIME_VERSION) --no-default-features \
 	  --features serve,run,pooling-allocator,component-model,component-model-async,cranelift --root $(CACHE)/tools/wasmtime-$(WASMTIME_VERSION)
-	rm -rf $(CACHE)/tools/build
+	rm -rf $(CACHE)/tools/build-wasmtime
 
 .PHONY: performance
 performance: dist languages $(WASMTIME) ## node-shim against wasmtime serve; writes docs/performance.md and its picture (the machine must be idle)
