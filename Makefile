@@ -211,10 +211,10 @@ $(WASMTIME):
 	rm -rf $(CACHE)/tools/build-wasmtime
 
 .PHONY: performance
-performance: dist languages $(WASMTIME) ## node-shim against wasmtime serve; writes docs/performance.md and its picture (the machine must be idle)
+performance: dist $(WASMTIME) ## node-shim against wasmtime serve; writes docs/performance.md and its picture (the machine must be idle)
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench hosts --node-shim $(DIST)/node-shim --wasmtime $(WASMTIME) \
-	  --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm --guest $(DIST)/examples/javascript.wasm \
+	  --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm \
 	  --page docs/performance.md --picture docs/images/performance.svg
 
 .PHONY: bench

@@ -91,6 +91,7 @@ impl Host {
                 "-Opooling-max-unused-warm-slots=1000",
                 "-Opooling-memory-keep-resident=1048576",
                 "-Opooling-table-keep-resident=65536",
+                "-Opooling-pagemap-scan=auto",
             ],
             Self::WasmtimeReuse => &["--max-instance-reuse-count", REUSES],
             _ => &[],
@@ -172,8 +173,7 @@ fn all_cores(args: &Args, guest: &Path) -> Result<Vec<(Host, Round)>> {
     )
 }
 
-/// Measures the hosts A B C A B C …, so that changes of the machine's speed affect all of them. Each server runs only during
-/// its rounds, because an idle one may still use its core.
+/// Measures the hosts A B C A B C …, so that changes of the machine's speed affect all of them.
 fn in_turns(
     args: &Args,
     guest: &Path,
@@ -181,18 +181,21 @@ fn in_turns(
     load: Load,
     place: Place,
 ) -> Result<Vec<(Host, Round)>> {
-    let mut rounds: Vec<(Host, Vec<Round>)> =
-        hosts.iter().map(|host| (*host, Vec::new())).collect();
+    let mut servers = Vec::new();
+    for host in hosts {
+        let server = host.start(args, guest, place);
+        let server = server.with_context(|| format!("{} {}", host.name(), guest.display()))?;
+        servers.push((*host, server, Vec::new()));
+    }
     for _ in 0..args.rounds {
-        for (host, measured) in &mut rounds {
-            let server = host.start(args, guest, place)?;
-            let round = load.round(&server);
-            measured.push(round.with_context(|| format!("{} {}", host.name(), guest.display()))?);
+        for (host, server, rounds) in &mut servers {
+            let round = load.round(server);
+            rounds.push(round.with_context(|| format!("{} {}", host.name(), guest.display()))?);
         }
     }
-    let medians = rounds
+    let medians = servers
         .iter()
-        .map(|(host, measured)| Ok((*host, median(measured)?)));
+        .map(|(host, _, rounds)| Ok((*host, median(rounds)?)));
     medians.collect()
 }
 

@@ -41,15 +41,20 @@ pub(super) fn drive(
     waiting: Waiting,
     core: Option<usize>,
 ) -> Result<Done> {
-    if let Some(core) = core {
-        pin(core);
-    }
-    let start = Instant::now();
-    let (mut latencies, failed) = match waiting {
-        Waiting::Spinning => spin(to, connections, start, duration)?,
-        Waiting::Sleeping => sleep(to, connections, start, duration)?,
-    };
-    let took = start.elapsed();
+    // a thread of its own: servers that this process starts later inherit the cores of the thread that starts them
+    let driven = thread::spawn(move || {
+        if let Some(core) = core {
+            pin(core);
+        }
+        let start = Instant::now();
+        let seen = match waiting {
+            Waiting::Spinning => spin(to, connections, start, duration),
+            Waiting::Sleeping => sleep(to, connections, start, duration),
+        };
+        (seen, start.elapsed())
+    });
+    let (seen, took) = driven.join().ok().context("the load generator died")?;
+    let (mut latencies, failed) = seen?;
     latencies.sort_unstable();
     let at = |q: f64| {
         let index = (latencies.len() as f64 * q) as usize;
