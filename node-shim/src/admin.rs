@@ -70,12 +70,12 @@ pub trait ProcessStatus: Send + Sync + 'static {
     fn debug(&self, page: DebugPage) -> serde_json::Value;
 }
 
-/// Metrics of the process.
+/// Page of metrics in one of the formats that Prometheus reads.
 #[derive(Clone, Debug)]
 pub struct MetricsPage {
-    /// Value for `content-type`.
+    /// Format, as the value of `content-type`.
     pub media_type: &'static str,
-    /// The content.
+    /// All samples in this format, in UTF-8.
     pub text: String,
 }
 

@@ -8,7 +8,7 @@ pub(super) struct Group {
     pub(super) bars: Vec<Bar>,
 }
 
-/// One measurement.
+/// Measurement of one server, in the unit that the title of its group names.
 pub(super) struct Bar {
     pub(super) name: String,
     pub(super) value: f64,

@@ -55,8 +55,8 @@ impl Metrics {
     pub fn page(&self, plane: &DataPlane, more: Vec<MetricFamily>, accept: &str) -> MetricsPage {
         let mut families = self.families(plane);
         families.extend(more);
-        let exemplars = exemplars(plane);
-        if !exemplars.is_empty() && open_metrics::is_preferred(accept) {
+        let accepted = open_metrics::is_preferred(accept).then(|| exemplars(plane));
+        if let Some(exemplars) = accepted.filter(|exemplars| !exemplars.is_empty()) {
             return MetricsPage {
                 media_type: open_metrics::MEDIA_TYPE,
                 text: open_metrics::page(&families, &exemplars),

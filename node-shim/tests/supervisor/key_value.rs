@@ -4,7 +4,7 @@ use node_api::v1::key_value_store::Kind;
 use node_api::v1::{Definition, KeyValueStore, MemoryStore, RedisStore, SecretValue};
 
 use crate::key_value_guest::{DRAFT2, counter};
-use crate::node::{Environment, Node, contains};
+use crate::node::{Environment, Node, PATIENCE, contains};
 use crate::operator::{Operator, definition, function, via_operator};
 
 /// Returns a revision of the component that opens the store in memory `cart`.
@@ -105,13 +105,17 @@ async fn entries_end_with_the_last_function_that_has_the_label() {
 
 /// Returns the count in the first successful response of a function.
 async fn counted(node: &Node, name: &str) -> u64 {
-    loop {
-        let (status, count) = node.get(name).await;
-        if status == 200 {
-            return count.parse().unwrap();
+    // a new table has no event for clients, so they ask again
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let (status, count) = node.get(name).await;
+            if status == 200 {
+                return count.parse().unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    });
+    found.await.unwrap()
 }
 
 /// The URL of a store in Redis is a Secret: a node without it answers nothing else, and never writes it to disk. The
