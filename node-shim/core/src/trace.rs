@@ -1,6 +1,8 @@
 //! Trace of a request (W3C Trace Context). The trace of a request is handed to the function and to the requests that the
 //! function sends, so that the spans of all sides belong to one trace, also when the node records none itself.
 
+use std::fmt::Write;
+
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
@@ -8,6 +10,9 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Maximum length of `tracestate`, in bytes. A longer one is removed, which the specification allows.
 const MAX_TRACESTATE: usize = 512;
+
+/// Length of `traceparent` in version 00, in bytes.
+const PARENT_LENGTH: usize = 55;
 
 /// Values of `traceparent` and `tracestate`. Clones are cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,10 @@ impl TraceContext {
 
     fn new(trace: u128, span: u64, sampled: bool, state: Option<HeaderValue>) -> Self {
         let flags = u8::from(sampled);
-        let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
+        // `format!` would start with a smaller buffer and grow it
+        let mut text = String::with_capacity(PARENT_LENGTH);
+        // writing to a string does not fail
+        let _ = write!(text, "00-{trace:032x}-{span:016x}-{flags:02x}");
         Self {
             // hexadecimal digits and dashes are a valid value
             parent: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")),

@@ -5,6 +5,7 @@ mod admission;
 mod call;
 mod prefetch;
 mod response;
+mod turn;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -250,6 +251,9 @@ async fn serve(
             error_response(reason, Some(observer), guard)
         }
     };
+    if matches!(answer.body(), ResponseBody::Buffered { .. }) {
+        turn::wait_to_write(event_loop, sender, &control).await;
+    }
     if let Some(timing) = timing {
         timing.write(answer.headers_mut());
     }

@@ -42,6 +42,11 @@ impl PreemptedGuests {
         }
     }
 
+    /// Returns whether no guest waits for a turn.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
     /// Lets one guest continue in each turn of the event loop. Never returns.
     pub(crate) async fn run(&self) {
         loop {

@@ -83,7 +83,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) 
         Some(before) => format!("{before}, {}", context.peer),
         None => context.peer.to_string(),
     };
-    set(headers, FORWARDED_FOR, &client);
+    set(headers, FORWARDED_FOR, client);
     set(
         headers,
         FORWARDED_PROTO,
@@ -94,7 +94,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) 
     }
     let request_id =
         received_id(headers).unwrap_or_else(|| format!("{:032x}", context.generated_id));
-    set(headers, REQUEST_ID, &request_id);
+    set(headers, REQUEST_ID, request_id.as_str());
     let trace = TraceContext::take(headers, context.generated_id, context.generated_span);
     Rewritten {
         https,
@@ -120,7 +120,7 @@ pub fn rewrite_call(headers: &mut HeaderMap, authority: &str, request_id: &str) 
         set(headers, FORWARDED_HOST, authority);
     }
     let request_id = received_id(headers).unwrap_or_else(|| request_id.to_owned());
-    set(headers, REQUEST_ID, &request_id);
+    set(headers, REQUEST_ID, request_id.as_str());
     // the caller's trace was added before, so no trace starts here
     let trace = TraceContext::take(headers, 0, 0);
     Rewritten {
@@ -199,6 +199,10 @@ fn comma_separated(names: impl Iterator<Item = HeaderName>) -> Option<HeaderValu
 }
 
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // most messages have none, and to look at each of their few names is cheaper than to look up each of these
+    if !headers.keys().any(is_of_connection) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -233,6 +237,12 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in hop {
         headers.remove(name);
     }
+}
+
+/// Returns whether a field concerns only the connection.
+fn is_of_connection(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || is_hop_by_hop(name.as_str())
 }
 
 fn is_hop_by_hop(name: &str) -> bool {
@@ -303,8 +313,8 @@ fn is_valid_request_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(token)
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: impl TryInto<HeaderValue>) {
+    match value.try_into() {
         Ok(value) => {
             headers.insert(name, value);
         }
