@@ -61,7 +61,7 @@ demo-down: ## End what `make demo KEEP=1` left running
 	@$(CLUSTER) demo --down
 
 # the tests run functions in other languages too, whose toolchains `make demo` does not need
-test e2e: PARTS := languages
+test e2e soak: PARTS := languages
 
 # The tests on clusters wait most of their time, so lint and the build of the unit tests run beside them. The unit tests
 # run alone: they have time limits that a busy machine would exceed.
@@ -122,6 +122,10 @@ unit: ## Tests that need no cluster, the rules of ARCHITECTURE.md among them
 .PHONY: e2e
 e2e: machine dist languages ## Tests on real control planes, nodes, registry and Prometheus
 	cargo test --workspace --locked $(ON_CLUSTERS) -- --test-threads=1
+
+.PHONY: soak
+soak: machine dist languages ## Mixed traffic for half an hour on a real cluster, with rollouts and upgrades (SELVAGE_SOAK_MINUTES sets another duration)
+	cargo test --workspace --locked --test live -- soak
 
 .PHONY: gitops
 gitops: machine dist ## Argo CD and Flux on a real cluster; builds their controllers once, for a quarter of an hour (not in `make test`)

@@ -13,17 +13,17 @@ use serde_json::{Value, json};
 scenarios![alone: [functions_in_other_languages_answer_on_every_node]];
 
 /// An example component and what it answers.
-struct Example {
-    name: &'static str,
+pub(crate) struct Example {
+    pub(crate) name: &'static str,
     env: (&'static str, &'static str),
     config: Value,
     /// Path of a request, status, and a part of the response.
-    get: (&'static str, u16, &'static str),
+    pub(crate) get: (&'static str, u16, &'static str),
     /// Path and body of a request, status, and a part of the response.
     post: (&'static str, &'static str, u16, &'static str),
 }
 
-fn examples() -> [Example; 6] {
+pub(crate) fn examples() -> [Example; 6] {
     [
         Example {
             name: "javascript",
@@ -104,7 +104,7 @@ async fn functions_in_other_languages_answer_on_every_node(world: &mut World) ->
     Ok(())
 }
 
-async fn answers(world: &World, ns: &str, example: Example) -> Result<()> {
+pub(crate) async fn answers(world: &World, ns: &str, example: Example) -> Result<()> {
     let Example { name, env, .. } = example;
     let host = format!("{name}.example");
     let image = world.images["v1"].replace("hello:v1", &format!("{name}:1"));

@@ -30,6 +30,7 @@ mod releases;
 mod removed_images;
 mod rollouts;
 mod secrets;
+mod soak;
 mod tls;
 mod tutorial;
 mod world;
@@ -101,6 +102,9 @@ fn main() -> ExitCode {
         .iter()
         .filter(|a| !a.starts_with('-') && a.parse::<u8>().is_err())
         .collect();
+    if words.iter().any(|word| word.contains("soak")) {
+        chosen.extend(soak::all());
+    }
     chosen.retain(|s| words.is_empty() || words.iter().any(|w| s.name.contains(w.as_str())));
     if arguments.iter().any(|a| a == "--list") {
         chosen.iter().for_each(|s| println!("{}: test", s.name));
