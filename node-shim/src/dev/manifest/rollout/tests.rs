@@ -194,6 +194,11 @@ fn wrong_settings_have_the_messages_of_the_definition_and_of_the_operator() {
             false,
         ),
         (
+            "{ canary: { steps: [{ weight: 5%, minDuration: 1m, deadline: 30s, onDeadline: Rollback }] } }",
+            "spec.rollout.canary.steps[0].deadline: \"30s\": every candidate would be rolled back, because the step lasts at least 1m",
+            false,
+        ),
+        (
             "{ waves: [{ name: a }] }",
             "spec.rollout.waves: a rollout in waves is not yet supported by this version",
             false,
