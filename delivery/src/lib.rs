@@ -1,8 +1,8 @@
 //! Rollout decisions: computes the next state from a validated function, the current state, the evidence and the time.
 //!
 //! This crate has no access to Kubernetes, a network or a clock: functions take the time as an argument and return what
-//! to do. The operator decides with it, and `node-shim dev --rollout` plays rollouts
-//! with it on one computer ([`playback`]).
+//! to do. The operator decides with it, `node-shim dev --rollout` plays rollouts with it on one computer, and
+//! `kubectl selvage replay` plays them on recorded requests ([`playback`]).
 //!
 //! Start with [`stats`], the sequential test that compares two versions. It may be read after every request without
 //! raising its error rate:

@@ -3,8 +3,8 @@
 //! What is shown and decided is pure and separate from IO: `view` turns objects into lines, `action` turns an object
 //! into the annotation that requests an action or into the reason why it would do nothing, `undo` computes the spec of a
 //! kept revision, and `progress` finds what changed between two versions of an object. `request` builds the request of
-//! `invoke`, `component` checks what `push` sends, and `project` has the files that `new` writes. `command` contains the
-//! IO.
+//! `invoke`, `component` checks what `push` sends, `project` has the files that `new` writes, and `replay` plays policies on
+//! recorded requests. `command` contains the IO.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ mod gates;
 mod progress;
 mod project;
 mod redact;
+mod replay;
 mod request;
 mod screen;
 mod table;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod function;
+mod replay;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::action::Action;
 
 pub(crate) use function::{InvokeArgs, Language, NewArgs, PushArgs};
+pub(crate) use replay::ReplayArgs;
 
 /// Shows rollouts of edge functions, requests actions, and creates, publishes and calls functions.
 #[derive(Debug, Parser)]
@@ -82,6 +84,8 @@ pub(crate) enum Command {
     Invoke(InvokeArgs),
     /// Push a component to a registry and print the image for spec.source.image
     Push(PushArgs),
+    /// Play a rollout policy on recorded requests: what would it have done, and when?
+    Replay(ReplayArgs),
     /// Write the project of a small function into a new folder
     New(NewArgs),
     /// Print the completion script of a shell, for the program kubectl-selvage

@@ -6,8 +6,10 @@ mod invoke;
 mod logs;
 mod new;
 mod pods;
+mod prometheus;
 mod push;
 mod registry_login;
+mod replay;
 mod show;
 mod undo;
 mod watch;
@@ -33,6 +35,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<Code> {
         }
         Command::Push(args) => return push::push(args).await,
         Command::New(args) => return new::new(args),
+        Command::Replay(args) => return replay::replay(&cli.connection, args).await,
         _ => {}
     }
     let cluster = Cluster::connect(&cli.connection).await?;

@@ -22,7 +22,7 @@ pub(super) fn combined(evidence: &Evidence) -> Option<f64> {
 
 /// Bar of evidence on the way to its limit. Evidence multiplies, so the scale is logarithmic: half of the bar is the root
 /// of the limit.
-pub(super) fn evidence_bar(e: f64, limit: f64, style: Style) -> String {
+pub(crate) fn evidence_bar(e: f64, limit: f64, style: Style) -> String {
     let share = (e.max(1.0).ln() / limit.max(2.0).ln()).max(0.0);
     let text = bar(share, BAR);
     if share >= 1.0 {

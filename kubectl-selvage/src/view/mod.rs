@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use crate::text::Paint;
 
+pub(crate) use evidence::evidence_bar;
 pub(crate) use explain::explain;
 pub(crate) use history::history;
 pub(crate) use list::list;

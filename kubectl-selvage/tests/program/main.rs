@@ -15,5 +15,6 @@ mod node;
 mod publish;
 mod reading;
 mod registry;
+mod replay;
 mod terminal;
 mod waiting;

@@ -143,3 +143,13 @@ async fn a_person_sees_body_and_reason_of_a_response() {
         .await;
     session.expect("of the node").await;
 }
+
+#[tokio::test]
+async fn many_plays_show_how_far_they_are() {
+    let cluster = crate::replay::folder().await;
+    let line = "replay -f policy.yaml --recording good.csv --same --stable v1 --every 10m";
+    let mut session = Session::start(&cluster, line, &[]);
+    session.expect("played 1 of 9 rollouts").await;
+    session.expect("\x1b[2K").await;
+    session.expect("would have been rolled back (0 %)").await;
+}

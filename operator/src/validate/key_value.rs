@@ -7,7 +7,7 @@ use crds::conditions::reasons;
 use crds::function::{KeyValueStore, Redis, Store};
 
 use super::Violation;
-use super::runtime::duration;
+use crds_policy::duration;
 
 /// Maximum number of stores of a function.
 const MAX_STORES: usize = 16;

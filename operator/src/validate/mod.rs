@@ -3,13 +3,10 @@
 //! The schema refuses most errors before an object is stored. This module checks what a schema cannot express, what
 //! an older or edited schema accepted, and fields of later versions, which are refused by name and never ignored.
 
-mod bounds;
 mod egress;
 mod key_value;
-mod rollout;
 mod routes;
 mod runtime;
-mod unsupported;
 
 use std::collections::BTreeSet;
 
@@ -18,22 +15,12 @@ use crds::function::{ALL_NODES, Caller, Placement, Route};
 use crds::{EdgeFunction, EdgeFunctionSpec, RolloutPolicy};
 use operator_core::rollout::Policy;
 
+pub use crds_policy::{Violation, summary};
 pub use routes::{places, route_conflict, tls_secrets};
 pub use runtime::{Limits, Reuse, Runtime, limits, reuse};
 
 /// Default number of old revisions to keep.
 const HISTORY: u32 = 10;
-
-/// One error in a spec.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Reason of the `Accepted` condition.
-    pub reason: &'static str,
-    /// Path of the field.
-    pub field: String,
-    /// Explanation, as a clause: the value and why it is invalid.
-    pub message: String,
-}
 
 /// A valid spec with defaults applied, on which later steps cannot fail.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,55 +54,6 @@ pub struct References {
     pub pull_secrets: Vec<String>,
     /// Name of a `RolloutPolicy`.
     pub policy: Option<String>,
-}
-
-impl Violation {
-    pub(crate) fn new(
-        reason: &'static str,
-        field: impl Into<String>,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
-            reason,
-            field: field.into(),
-            message: message.into(),
-        }
-    }
-
-    fn invalid(field: impl Into<String>, value: &str, why: impl std::fmt::Display) -> Self {
-        Self::new(reasons::INVALID_SPEC, field, format!("{value:?}: {why}"))
-    }
-
-    fn later(field: impl Into<String>, value: impl std::fmt::Display) -> Self {
-        let field = field.into();
-        Self::new(
-            reasons::NOT_YET_SUPPORTED,
-            field,
-            format!("{value} is not yet supported by this version"),
-        )
-    }
-}
-
-/// Summarises all violations in one sentence, with the reason of the first; at most eight are named.
-#[must_use]
-pub fn summary(violations: &[Violation]) -> (&'static str, String) {
-    // a reference may appear by itself, so the other reasons come first
-    let lasting = violations
-        .iter()
-        .find(|violation| violation.reason != reasons::MISSING_REFERENCE);
-    let reason = lasting
-        .or(violations.first())
-        .map_or(reasons::INVALID_SPEC, |first| first.reason);
-    let mut sentence = violations
-        .iter()
-        .take(8)
-        .map(|violation| format!("{}: {}", violation.field, violation.message))
-        .collect::<Vec<_>>()
-        .join("; ");
-    if violations.len() > 8 {
-        sentence.push_str(&format!("; and {} more", violations.len() - 8));
-    }
-    (reason, sentence)
 }
 
 /// Collects the references of a function; works on any spec, valid or not.
@@ -199,28 +137,7 @@ pub fn validate(
         .as_ref()
         .and_then(|rollout| rollout.policy_ref.as_ref())
         .map(|policy| policy.name.clone());
-    let policy = match (&policy_name, policy) {
-        (Some(name), None) => {
-            let message = format!("the RolloutPolicy {name:?} does not exist in this namespace");
-            violations.push(Violation::new(
-                reasons::MISSING_REFERENCE,
-                "spec.rollout.policyRef.name",
-                message,
-            ));
-            Policy::default()
-        }
-        (Some(name), Some(policy)) => rollout::read(
-            &policy.spec.body,
-            &format!("RolloutPolicy {name}: spec"),
-            &mut violations,
-        ),
-        (None, _) => spec
-            .rollout
-            .as_ref()
-            .map_or_else(Policy::default, |rollout| {
-                rollout::read(&rollout.body, "spec.rollout", &mut violations)
-            }),
-    };
+    let policy = crds_policy::of_function(spec.rollout.as_ref(), policy, &mut violations);
     if spec.source.image.is_some() == spec.source.inline.is_some() {
         violations.push(Violation::new(
             reasons::INVALID_SPEC,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crds::EdgeFunctionSpec;
 use crds::function::{CaReference, ConfigEntry, EnvEntry, KeySelector, KeyValueStore};
 
+use crds_policy::duration;
+
 use super::{Violation, egress, key_value};
 
 /// Content of a revision besides its code.
@@ -159,23 +161,6 @@ pub fn limits(written: Option<&crds::function::Limits>, violations: &mut Vec<Vio
         default.request_body,
     );
     limits
-}
-
-/// Parses an optional duration.
-pub(super) fn duration(
-    value: Option<&String>,
-    field: &str,
-    default: Duration,
-    violations: &mut Vec<Violation>,
-) -> Duration {
-    let Some(text) = value else { return default };
-    match text.parse::<crds::Duration>() {
-        Ok(duration) => duration.to_std(),
-        Err(error) => {
-            violations.push(Violation::invalid(field, text, error));
-            default
-        }
-    }
 }
 
 fn quantity(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use delivery::rollout::{
     Advance, AnalysisPolicy, BakePolicy, Fallback, Holdback, LatencyMeasure, LatencySlo, Policy,
-    Step, StepWeight, Strategy, Tolerance, Weight,
+    Step, StepWeight, Strategy, Tolerance, Weight, policy_violations,
 };
 
 use super::check::Violations;
@@ -85,6 +85,10 @@ impl Rollout {
         }
         if let Some(analysis) = &self.analysis {
             analysis.apply(&mut policy.analysis);
+        }
+        for one in policy_violations(&policy) {
+            let message = format!("{:?}: {}", one.value, one.why);
+            violations.add(format!("{at}.{}", one.field), message);
         }
         policy
     }

@@ -204,3 +204,12 @@ fn wrong_settings_have_the_messages_of_the_definition_and_of_the_operator() {
         assert!(!in_definition || found.contains(expected), "{expected}");
     }
 }
+
+#[test]
+fn a_deadline_that_no_step_could_meet_is_refused_as_by_the_operator() {
+    let step = "{ weight: 5%, minDuration: 1m, deadline: 30s, onDeadline: Rollback }";
+    let rollout = format!("{{ canary: {{ steps: [{step}] }} }}");
+    let message = error(&function(&format!("{MINIMAL}  rollout: {rollout}\n")));
+    let expected = "spec.rollout.canary.steps[0].deadline: \"30s\": every candidate would be rolled back, because the step lasts at least 1m";
+    assert!(message.contains(expected), "{message}");
+}

@@ -2,10 +2,10 @@
 
 use crds::rollout::{RolloutBody, Strategy};
 
-use super::Violation;
+use crate::Violation;
 
 /// Checks a rollout body; `path` is the path of its field.
-pub(super) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) {
+pub(crate) fn check_rollout(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) {
     let mut later = |used: bool, field: &str, what: &str| {
         if used {
             violations.push(Violation::later(format!("{path}.{field}"), what));

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use operator_core::rollout::{AnalysisPolicy, Fallback, GateAt, Policy, Tolerance};
-use operator_core::samples::LATENCY_BOUNDS;
+use node_api_types::LATENCY_BOUNDS;
 
-use super::Violation;
+use super::{AnalysisPolicy, Fallback, GateAt, Policy, Tolerance};
 
 /// Smallest positive share that can be written.
 const LEAST: f64 = 0.0001;
@@ -14,20 +13,29 @@ const LEAST: f64 = 0.0001;
 const MOST_RATE: f64 = 0.2;
 const INTERVAL: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
-/// Checks the settings; `path` is the path of their field.
-pub(super) fn check(policy: &Policy, path: &str, violations: &mut Vec<Violation>) {
+/// A setting that is out of bounds, or that no rollout could pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyViolation {
+    /// Path of the field below the rollout settings.
+    pub field: String,
+    /// Value as it may be written.
+    pub value: String,
+    /// Why the value is invalid, as a clause.
+    pub why: String,
+}
+
+type Found = Vec<(String, String, String)>;
+
+/// Returns what is wrong with a policy although each of its texts has the right form.
+#[must_use]
+pub fn policy_violations(policy: &Policy) -> Vec<PolicyViolation> {
     let mut found = Vec::new();
     analysis(&policy.analysis, &mut found);
     deadlines(policy, &mut found);
     gates(policy, &mut found);
-    violations.extend(
-        found
-            .into_iter()
-            .map(|(field, value, why)| Violation::invalid(format!("{path}.{field}"), &value, why)),
-    );
+    let violation = |(field, value, why)| PolicyViolation { field, value, why };
+    found.into_iter().map(violation).collect()
 }
-
-type Found = Vec<(String, String, String)>;
 
 fn analysis(policy: &AnalysisPolicy, found: &mut Found) {
     let mut shares = vec![
@@ -151,5 +159,5 @@ fn percent(share: f64) -> String {
 
 fn span(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    crds::Duration::from_millis(millis).to_string()
+    node_api_types::text::Duration::from_millis(millis).to_string()
 }

@@ -1,16 +1,16 @@
 //! The rollout body with all defaults applied.
 
 use crds::rollout::{self as api, RolloutBody};
-use operator_core::rollout::{
+use delivery::rollout::{
     Advance, AnalysisSource, BakePolicy, Fallback, Gate, GateAt, Holdback, LatencyMeasure,
     LatencySlo, NodesPolicy, Policy, RevertPolicy, Step, StepWeight, Strategy, Tolerance, Weight,
+    policy_violations,
 };
 
-use super::runtime::duration;
-use super::{Violation, bounds, unsupported};
+use crate::{Violation, duration, unsupported};
 
-/// Validates a body; `path` is the path of its field.
-pub(super) fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) -> Policy {
+/// Reads a body with all defaults applied, and adds what is wrong with it to `violations`. `path` is the path of its field.
+pub fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violation>) -> Policy {
     unsupported::check_rollout(body, path, violations);
     let mut reader = Reader { path, violations };
     let default = Policy::default();
@@ -26,7 +26,10 @@ pub(super) fn read(body: &RolloutBody, path: &str, violations: &mut Vec<Violatio
         analysis: reader.analysis(body.analysis.as_ref(), default.analysis),
         gates: body.gates.iter().map(gate).collect(),
     };
-    bounds::check(&policy, path, violations);
+    let found = policy_violations(&policy).into_iter();
+    violations.extend(
+        found.map(|one| Violation::invalid(format!("{path}.{}", one.field), &one.value, one.why)),
+    );
     policy
 }
 
@@ -131,8 +134,8 @@ impl Reader<'_> {
     fn analysis(
         &mut self,
         analysis: Option<&api::Analysis>,
-        default: operator_core::rollout::AnalysisPolicy,
-    ) -> operator_core::rollout::AnalysisPolicy {
+        default: delivery::rollout::AnalysisPolicy,
+    ) -> delivery::rollout::AnalysisPolicy {
         let Some(written) = analysis else {
             return default;
         };
@@ -214,7 +217,7 @@ impl Reader<'_> {
         policy
     }
 
-    fn slo(&mut self, slo: &api::Slo, policy: &mut operator_core::rollout::AnalysisPolicy) {
+    fn slo(&mut self, slo: &api::Slo, policy: &mut delivery::rollout::AnalysisPolicy) {
         policy.slo_errors = slo
             .errors
             .as_ref()
