@@ -25,7 +25,7 @@ pub struct EdgeFunctionStatus {
     #[schemars(length(max = 4096))]
     pub message: Option<String>,
 
-    /// URLs that the routes answer, at most 16.
+    /// URLs that the routes answer, at most 16: with https for routes that have a certificate of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 2048)), extend("x-kubernetes-list-type" = "atomic"))]
     pub urls: Vec<String>,

@@ -246,13 +246,18 @@ fn role(placed: &RevisionRef) -> RevisionStatus {
 fn urls(routes: &[crds::function::Route]) -> Vec<String> {
     let mut urls = BTreeSet::new();
     for route in routes {
+        let scheme = if route.tls.is_some() { "https" } else { "http" };
         for host in &route.hosts {
             let paths: Vec<&str> = if route.paths.is_empty() {
                 vec!["/"]
             } else {
                 route.paths.iter().map(|path| path.value.as_str()).collect()
             };
-            urls.extend(paths.into_iter().map(|path| format!("http://{host}{path}")));
+            urls.extend(
+                paths
+                    .into_iter()
+                    .map(|path| format!("{scheme}://{host}{path}")),
+            );
         }
     }
     urls.into_iter().take(URLS).collect()
@@ -421,5 +426,15 @@ mod tests {
             json!({"b": {"c": 3, "d": [1]}, "e": null, "f": null})
         );
         assert_eq!(merge_patch(&new, &new), None);
+    }
+
+    #[test]
+    fn the_scheme_of_a_url_is_that_of_its_route() {
+        let routes = serde_json::json!([
+            { "hosts": ["a.example"], "tls": { "secretRef": { "name": "a" } } },
+            { "hosts": ["b.example"], "paths": [{ "type": "PathPrefix", "value": "/b" }] },
+        ]);
+        let routes: Vec<crds::function::Route> = serde_json::from_value(routes).unwrap();
+        assert_eq!(urls(&routes), ["http://b.example/b", "https://a.example/"]);
     }
 }
