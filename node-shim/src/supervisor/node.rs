@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_api::ExceptionReason;
-use node_api::v1::{SnapshotPhase, Welcome};
+use node_api::v1::{Batch, SnapshotPhase, Welcome};
 use node_shim_core::desired::{
     Failure, LoadLimits, LoadState, LoadTracker, QueuedLoad, RevisionRole, RevisionToLoad,
     Supervision, load_order,
@@ -130,7 +130,13 @@ impl Node {
         let before = Duration::from_millis(now.wall.saturating_sub(header.last_contact_ms));
         let mut records = Records::default();
         if let Some(table) = table {
-            records.restore(table.header.version, table.functions, now.wall);
+            let PersistedTable {
+                header,
+                functions,
+                remote,
+            } = table;
+            records.restore(header.version, functions, now.wall);
+            records.restore_remote(remote);
         }
         Self {
             records,
@@ -205,6 +211,7 @@ impl Node {
         self.connected = true;
         self.last_contact = now.wall;
         self.supervision.connected(ttl);
+        self.dirty.table |= self.records.connected(welcome.remote);
         self.resumed = welcome.resumed;
         self.confirm_at = welcome.resumed.then(|| now.at + RESUME_GRACE);
         self.dirty.disk = true;
@@ -220,9 +227,19 @@ impl Node {
 
     /// Merges the table of the process that owned the disk before this one.
     pub(crate) fn inherit_table(&mut self, table: PersistedTable, now: Now) {
-        self.records
-            .restore(table.header.version, table.functions, now.wall);
-        self.last_contact = self.last_contact.max(table.header.last_contact_ms);
+        let PersistedTable {
+            header,
+            functions,
+            remote,
+        } = table;
+        let remote = Batch {
+            // the table of this process decides what it still needs
+            addresses_complete: self.records.remote.is_complete(),
+            ..remote
+        };
+        self.records.restore(header.version, functions, now.wall);
+        self.records.restore_remote(remote);
+        self.last_contact = self.last_contact.max(header.last_contact_ms);
         self.dirty = Dirty {
             components: true,
             table: true,
@@ -426,6 +443,7 @@ impl Node {
                         .unwrap_or(u64::MAX),
                 },
                 functions,
+                remote: self.records.remote.to_batch(),
             },
             needed: self
                 .loads

@@ -106,6 +106,34 @@ pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
     }
 }
 
+/// Returns the versions by which a function of other nodes is compared.
+pub(crate) fn remote_versions(remote: &wire::RemoteFunction) -> RecordVersions {
+    RecordVersions {
+        uid: remote.uid.clone(),
+        version: remote.version,
+        config_token: token(remote.accepted),
+        split_token: FencingToken::default(),
+    }
+}
+
+/// Validates a function of other nodes.
+///
+/// # Errors
+/// Returns the first violation of a limit or shape.
+pub(crate) fn parse_remote(remote: &wire::RemoteFunction) -> Result<FunctionEntry, RecordError> {
+    if remote.encoded_len() > MAX_RECORD {
+        return Err(RecordError::TooLarge);
+    }
+    Ok(FunctionEntry {
+        key: key(remote.key.as_ref())?,
+        created_ms: remote.created,
+        routes: routes(&remote.routes)?,
+        suspended: remote.suspended,
+        callers: Vec::new(),
+        split: TrafficSplit::default(),
+    })
+}
+
 /// Returns the function that a message names.
 ///
 /// # Errors
@@ -130,10 +158,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError
     }
     let key = key(record.key.as_ref())?;
     let split = split(record.split.as_ref())?;
-    let routes = bounded(&record.routes, "routes")?
-        .iter()
-        .map(route)
-        .collect::<Result<Vec<_>, _>>()?;
+    let routes = routes(&record.routes)?;
     bounded(&record.certificates, "certificates")?;
     let mut definitions = BTreeMap::new();
     for definition in bounded(&record.definitions, "definitions")? {
@@ -211,6 +236,10 @@ fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
         namespace: caller.namespace.clone(),
         name: name.filter(|name| !name.is_empty()),
     })
+}
+
+fn routes(routes: &[wire::Route]) -> Result<Vec<Route>, RecordError> {
+    bounded(routes, "routes")?.iter().map(route).collect()
 }
 
 fn route(route: &wire::Route) -> Result<Route, RecordError> {

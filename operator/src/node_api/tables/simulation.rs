@@ -18,6 +18,8 @@ const FUNCTIONS: [&str; 4] = ["a", "b", "c", "d"];
 enum Step {
     /// Writes a function: weight, and the nodes it is placed on (one bit each; 8 means all, including later ones).
     Write(usize, u32, u8),
+    /// Replaces the pod of a node.
+    Pod(usize),
     /// Changes only the placement, not the object.
     Move(usize, u8),
     Delete(usize),
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (function.clone(), 0..=8_u8).prop_map(|(f, p)| Step::Move(f, p)),
         1 => function.clone().prop_map(Step::Delete),
         1 => function.prop_map(Step::Hint),
+        1 => node.clone().prop_map(Step::Pod),
         4 => (0..2_usize, 1..6_usize).prop_map(|(r, n)| Step::Deliver(r, n)),
         3 => (node.clone(), 0..2_usize).prop_map(|(n, r)| Step::Connect(n, r)),
         2 => node.clone().prop_map(Step::Disconnect),
@@ -63,6 +66,7 @@ fn placement(bits: u8) -> Placement {
 enum Event {
     Upsert(Box<v1::FunctionRecord>, Placement),
     Remove(FunctionKey, u64),
+    Address(&'static str, std::net::SocketAddr, u64),
 }
 
 #[derive(Default)]
@@ -71,10 +75,15 @@ struct Replica {
     taken: usize,
 }
 
-/// A node that follows the rules of the contract.
+/// A node that follows the rules of the contract. The last one cannot forward.
 #[derive(Default)]
 struct Model {
     functions: BTreeMap<String, v1::FunctionRecord>,
+    remote: BTreeMap<String, v1::RemoteFunction>,
+    forwards: bool,
+    sets: BTreeMap<u64, Vec<String>>,
+    addresses: BTreeMap<String, String>,
+    collecting_remote: Vec<v1::RemoteFunction>,
     version: u64,
     collecting: Vec<v1::FunctionRecord>,
     stream: Option<(usize, Opening, u64)>,
@@ -89,11 +98,21 @@ struct World {
     truth: BTreeMap<String, (v1::FunctionRecord, Placement)>,
     ever_placed: BTreeSet<(String, &'static str)>,
     clock: u64,
+    addresses: BTreeMap<String, String>,
     nodes: [Model; 3],
 }
 
 fn name_of(key: Option<&v1::FunctionKey>) -> String {
     key.unwrap().name.clone()
+}
+
+/// Whether a node announces that it can forward.
+fn forwards(node: usize) -> bool {
+    node != 2
+}
+
+fn serial_of(token: Option<v1::FencingToken>) -> u64 {
+    token.map_or(0, |token| token.serial)
 }
 
 fn serial(record: &v1::FunctionRecord) -> u64 {
@@ -112,7 +131,46 @@ impl Model {
             }
         });
         if newer {
+            self.remote.remove(&name);
             self.functions.insert(name, record);
+        }
+    }
+
+    fn offer_remote(&mut self, remote: v1::RemoteFunction) {
+        let name = name_of(remote.key.as_ref());
+        assert!(
+            self.sets.contains_key(&remote.node_set),
+            "in the same batch"
+        );
+        let have = self.functions.get(&name);
+        if have.is_some_and(|have| remote.version < have.version) {
+            return;
+        }
+        let have = self.remote.get(&name);
+        let newer = have.is_none_or(|have| {
+            if have.uid == remote.uid {
+                serial_of(remote.accepted) >= serial_of(have.accepted)
+            } else {
+                remote.version >= have.version
+            }
+        });
+        if newer {
+            self.functions.remove(&name);
+            self.remote.insert(name, remote);
+        }
+    }
+
+    fn learn_addresses(&mut self, batch: &v1::Batch) {
+        if batch.addresses_complete {
+            self.addresses.clear();
+        }
+        for address in &batch.addresses {
+            let (node, ip) = (address.node.clone(), address.address.clone());
+            if ip.is_empty() {
+                self.addresses.remove(&node);
+            } else {
+                self.addresses.insert(node, ip);
+            }
         }
     }
 
@@ -131,29 +189,46 @@ impl Model {
 
     fn take(&mut self, batch: v1::Batch) {
         use v1::SnapshotPhase::{Begin, Continue, End, None, Whole};
+        self.learn_addresses(&batch);
+        for set in &batch.node_sets {
+            self.sets.insert(set.id, set.nodes.clone());
+        }
         match batch.snapshot() {
             None => {
                 for record in batch.functions {
                     self.offer(record);
                 }
+                for remote in batch.remote {
+                    self.offer_remote(remote);
+                }
             }
             Begin => {
                 self.collecting = batch.functions;
+                self.collecting_remote = batch.remote;
                 return;
             }
             Continue => {
                 self.collecting.extend(batch.functions);
+                self.collecting_remote.extend(batch.remote);
                 return;
             }
             phase @ (End | Whole) => {
                 let mut all = batch.functions;
+                let mut remote = batch.remote;
                 if phase == End {
                     all.append(&mut self.collecting);
+                    remote.append(&mut self.collecting_remote);
                 }
                 let named: BTreeSet<String> = all
                     .iter()
                     .map(|record| name_of(record.key.as_ref()))
+                    .chain(remote.iter().map(|remote| name_of(remote.key.as_ref())))
                     .collect();
+                for remote in remote {
+                    self.offer_remote(remote);
+                }
+                self.remote
+                    .retain(|name, have| named.contains(name) || have.version > batch.version);
                 for record in all {
                     self.offer(record);
                 }
@@ -166,13 +241,22 @@ impl Model {
         }
         for removal in batch.removals {
             let name = name_of(removal.key.as_ref());
-            self.heard_of.insert(name.clone());
+            if !self.forwards {
+                self.heard_of.insert(name.clone());
+            }
             if self
                 .functions
                 .get(&name)
                 .is_some_and(|have| removal.version >= have.version)
             {
                 self.functions.remove(&name);
+            }
+            if self
+                .remote
+                .get(&name)
+                .is_some_and(|have| removal.version >= have.version)
+            {
+                self.remote.remove(&name);
             }
         }
         self.version = self.version.max(batch.version);
@@ -258,6 +342,15 @@ impl World {
                 }
                 self.write(name, 0, placement);
             }
+            Step::Pod(node) => {
+                let version = self.tick();
+                let ip = std::net::Ipv4Addr::from_bits(u32::try_from(version).unwrap());
+                self.addresses
+                    .insert(NODES[node].to_owned(), ip.to_string());
+                let address = (ip, 8080).into();
+                self.events
+                    .push(Event::Address(NODES[node], address, version));
+            }
             Step::Deliver(replica, count) => self.deliver(replica, count),
             Step::Connect(node, replica) => self.connect(node, replica),
             Step::Disconnect(node) => self.disconnect(node),
@@ -278,8 +371,17 @@ impl World {
         let replica = &mut self.replicas[replica];
         for event in self.events.iter().skip(replica.taken).take(count) {
             match event.clone() {
-                Event::Upsert(record, placement) => {
+                Event::Upsert(record, placement @ Placement::All) => {
                     replica.tables.upsert(*record, placement).unwrap();
+                }
+                Event::Upsert(record, placement) => {
+                    replica
+                        .tables
+                        .upsert_restricted(*record, placement)
+                        .unwrap();
+                }
+                Event::Address(node, address, version) => {
+                    replica.tables.set_address(node, Some(address), version);
                 }
                 Event::Remove(key, version) => replica.tables.remove(&key, version),
             }
@@ -291,9 +393,11 @@ impl World {
         self.disconnect(node);
         let model = &mut self.nodes[node];
         model.collecting.clear();
+        model.collecting_remote.clear();
+        model.forwards = forwards(node);
         let opening = self.replicas[replica]
             .tables
-            .open(NODES[node], model.version)
+            .open(NODES[node], model.version, forwards(node))
             .unwrap();
         let sent = if opening.snapshot.is_none() {
             model.version
@@ -304,7 +408,10 @@ impl World {
             // The first report of a node that resumes contains its whole state.
             let has = model.functions.keys();
             let has = has.map(|name| FunctionKey::new("shop", name)).collect();
-            self.replicas[replica].tables.compare(&opening.queue, &has);
+            let remote = model.remote.keys();
+            let remote = remote.map(|name| FunctionKey::new("shop", name)).collect();
+            let tables = &self.replicas[replica].tables;
+            tables.compare(&opening.queue, &has, &remote);
         }
         model.stream = Some((replica, opening, sent));
     }
@@ -357,6 +464,42 @@ impl World {
         }
     }
 
+    /// A node that can forward has every function of other nodes, with the nodes, and all addresses once it needs any.
+    fn check_remote(&self, node: &str, model: &Model) -> Result<(), TestCaseError> {
+        let forwards = node != NODES[2];
+        let elsewhere = |placement: &Placement| match placement {
+            Placement::Nodes(names) if forwards && !names.contains(node) => {
+                Some(names.iter().cloned().collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let should: BTreeMap<&str, Vec<String>> = self
+            .truth
+            .iter()
+            .filter_map(|(name, (_, placement))| Some((name.as_str(), elsewhere(placement)?)))
+            .collect();
+        let has: BTreeMap<&str, Vec<String>> = model
+            .remote
+            .iter()
+            .map(|(name, remote)| (name.as_str(), model.sets[&remote.node_set].clone()))
+            .collect();
+        prop_assert_eq!(&has, &should, "{}", node);
+        if !should.is_empty() {
+            let others = |all: &BTreeMap<String, String>| {
+                let mut all = all.clone();
+                all.remove(node);
+                all
+            };
+            prop_assert_eq!(
+                others(&model.addresses),
+                others(&self.addresses),
+                "{}",
+                node
+            );
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), TestCaseError> {
         for (node, model) in NODES.iter().zip(&self.nodes) {
             let should: BTreeMap<&str, u64> = self
@@ -371,6 +514,7 @@ impl World {
                 .map(|(name, record)| (name.as_str(), serial(record)))
                 .collect();
             prop_assert_eq!(has, should, "{}", node);
+            self.check_remote(node, model)?;
             for name in &model.heard_of {
                 prop_assert!(
                     self.ever_placed.contains(&(name.clone(), *node)),
