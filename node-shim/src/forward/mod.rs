@@ -10,6 +10,7 @@ mod pool;
 mod upload;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -67,6 +68,8 @@ impl ForwardOutcome {
 pub(crate) struct Forwarder {
     pub(crate) pool: Pool,
     places: Arc<Semaphore>,
+    /// Size of what is kept of request bodies, in bytes.
+    pub(crate) replayed: Arc<AtomicUsize>,
 }
 
 impl Forwarder {
@@ -74,6 +77,7 @@ impl Forwarder {
         Self {
             pool: Pool::default(),
             places: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            replayed: Arc::default(),
         }
     }
 

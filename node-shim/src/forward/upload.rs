@@ -5,6 +5,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -16,8 +17,10 @@ use parking_lot::Mutex;
 
 use crate::body::{BodySource, UnreadBody, abandon, is_bad_framing, unread_bytes};
 
-/// Maximum size of what is kept, in bytes: a window of HTTP/2, and a frame that began in it.
-const REPLAYED: usize = 128 << 10;
+/// Maximum size of what is kept of a body, in bytes: a window of HTTP/2, the buffer of the connection, and the part that fills it.
+const REPLAYED: usize = 256 << 10;
+/// Maximum size of what is kept of all bodies, in bytes.
+const ALL_REPLAYED: usize = 64 << 20;
 
 /// Body of a client's request, which is read by one reader after another.
 pub(crate) struct SharedBody(Mutex<State>);
@@ -29,6 +32,8 @@ struct State {
     /// What readers have read so far; `None` when it is too much, or no longer needed.
     read: Option<Vec<Part>>,
     kept: usize,
+    /// Size of what is kept of all bodies.
+    all_kept: Arc<AtomicUsize>,
     /// Number of the reader that may read. All others fail.
     reader: usize,
     waker: Option<Waker>,
@@ -54,12 +59,18 @@ pub(crate) struct RequestReader {
 pub(crate) struct Incomplete;
 
 impl SharedBody {
-    pub(crate) fn new(inner: Incoming, source: BodySource) -> Arc<Self> {
+    /// `all_kept` is the size of what is kept of all bodies.
+    pub(crate) fn new(
+        inner: Incoming,
+        source: BodySource,
+        all_kept: Arc<AtomicUsize>,
+    ) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             inner: Some(inner),
             source,
             read: Some(Vec::new()),
             kept: 0,
+            all_kept,
             reader: 0,
             waker: None,
             fault: None,
@@ -90,7 +101,7 @@ impl SharedBody {
 
     /// Forgets the beginning of the body, because the other node serves the request.
     pub(crate) fn keep_nothing(&self) {
-        self.0.lock().read = None;
+        self.0.lock().forget();
     }
 
     /// Returns why the client's body failed.
@@ -120,12 +131,24 @@ impl State {
     }
 
     fn keep(&mut self, part: Part) {
-        if let Part::Data(data) = &part {
-            self.kept += data.len();
+        let Some(read) = &mut self.read else {
+            return;
+        };
+        let size = match &part {
+            Part::Data(data) => data.len(),
+            Part::Trailers(_) => 0,
+        };
+        read.push(part);
+        self.kept += size;
+        let all = self.all_kept.fetch_add(size, Ordering::Relaxed) + size;
+        if self.kept > REPLAYED || all > ALL_REPLAYED {
+            self.forget();
         }
-        match &mut self.read {
-            Some(read) if self.kept <= REPLAYED => read.push(part),
-            _ => self.read = None,
+    }
+
+    fn forget(&mut self) {
+        if self.read.take().is_some() {
+            self.all_kept.fetch_sub(self.kept, Ordering::Relaxed);
         }
     }
 
@@ -172,6 +195,7 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        self.forget();
         let unread = self.unread();
         if let Some(inner) = self.inner.take() {
             abandon(inner, &self.source.conn, unread);

@@ -82,7 +82,7 @@ impl Forwarding<'_> {
     ) -> HttpResponse {
         let counters = &self.plane.node_counters;
         let framing = ResponseFraming::of(&parts);
-        let upload = SharedBody::new(body, source);
+        let upload = SharedBody::new(body, source, self.plane.forwarder.replayed.clone());
         let exchanged = match self.plane.forwarder.place() {
             Some(place) => {
                 let mut gone = GiveUp(Some(upload.clone()));
