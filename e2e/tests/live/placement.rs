@@ -20,8 +20,7 @@ async fn scaling_loses_no_request_on_any_node(world: &World) -> Result<()> {
         scale(world, &ns, replicas)?;
         world
             .function(&ns, "hello", LATER, |f| {
-                f["status"]["replicas"] == replicas
-                    && f["status"]["nodes"]["applied"] == replicas
+                f["status"]["replicas"] == replicas && f["status"]["nodes"]["applied"] == replicas
             })
             .await?;
         for node in world.nodes() {

@@ -94,7 +94,7 @@ impl SharedBody {
         self.0.lock().read.is_some()
     }
 
-    /// Lets all readers fail, because nobody waits for the response.
+    /// Lets all readers fail, because no client waits for the response.
     pub(crate) fn give_up(&self) {
         self.0.lock().supersede();
     }

@@ -42,7 +42,7 @@ impl Origin {
         if !between_nodes || !parts.headers.contains_key(FORWARD) {
             return direct;
         }
-        // whoever sent the header, the request is not passed on again
+        // with or without a valid signature, the request is not passed on again
         let unverified = Self {
             via: Via::Node { last: true },
             ..direct

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_api::ExceptionReason;
-use node_api::v1::{Batch, SnapshotPhase, Welcome};
+use node_api::v1::{SnapshotPhase, Welcome};
 use node_shim_core::desired::{
     Failure, LoadLimits, LoadState, LoadTracker, QueuedLoad, RevisionRole, RevisionToLoad,
     Supervision, load_order,
@@ -130,13 +130,7 @@ impl Node {
         let before = Duration::from_millis(now.wall.saturating_sub(header.last_contact_ms));
         let mut records = Records::default();
         if let Some(table) = table {
-            let PersistedTable {
-                header,
-                functions,
-                remote,
-            } = table;
-            records.restore(header.version, functions, now.wall);
-            records.restore_remote(remote);
+            records.restore_table(table, now.wall);
         }
         Self {
             records,
@@ -227,19 +221,11 @@ impl Node {
 
     /// Merges the table of the process that owned the disk before this one.
     pub(crate) fn inherit_table(&mut self, table: PersistedTable, now: Now) {
-        let PersistedTable {
-            header,
-            functions,
-            remote,
-        } = table;
-        let remote = Batch {
-            // the table of this process decides what it still needs
-            addresses_complete: self.records.remote.is_complete(),
-            ..remote
-        };
-        self.records.restore(header.version, functions, now.wall);
-        self.records.restore_remote(remote);
-        self.last_contact = self.last_contact.max(header.last_contact_ms);
+        self.last_contact = self.last_contact.max(table.header.last_contact_ms);
+        // the table of this process decides what it still needs
+        let complete = self.records.remote.is_complete();
+        self.records.restore_table(table, now.wall);
+        self.records.remote.set_complete(complete);
         self.dirty = Dirty {
             components: true,
             table: true,

@@ -27,7 +27,7 @@ use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::RevisionSpec;
 
 /// Maximum size of an encoded record, in bytes.
-const MAX_RECORD: usize = 2 << 20;
+pub(super) const MAX_RECORD: usize = 2 << 20;
 /// Maximum length of each list in a record.
 const MAX_LIST: usize = 256;
 /// Maximum number of variables, and of configuration entries, of a revision.
@@ -106,34 +106,6 @@ pub(crate) fn record_versions(record: &FunctionRecord) -> RecordVersions {
     }
 }
 
-/// Returns the versions by which a function of other nodes is compared.
-pub(crate) fn remote_versions(remote: &wire::RemoteFunction) -> RecordVersions {
-    RecordVersions {
-        uid: remote.uid.clone(),
-        version: remote.version,
-        config_token: token(remote.accepted),
-        split_token: FencingToken::default(),
-    }
-}
-
-/// Validates a function of other nodes.
-///
-/// # Errors
-/// Returns the first violation of a limit or shape.
-pub(crate) fn parse_remote(remote: &wire::RemoteFunction) -> Result<FunctionEntry, RecordError> {
-    if remote.encoded_len() > MAX_RECORD {
-        return Err(RecordError::TooLarge);
-    }
-    Ok(FunctionEntry {
-        key: key(remote.key.as_ref())?,
-        created_ms: remote.created,
-        routes: routes(&remote.routes)?,
-        suspended: remote.suspended,
-        callers: Vec::new(),
-        split: TrafficSplit::default(),
-    })
-}
-
 /// Returns the function that a message names.
 ///
 /// # Errors
@@ -208,7 +180,7 @@ pub(crate) fn split(split: Option<&wire::TrafficSplit>) -> Result<TrafficSplit, 
     })
 }
 
-fn token(token: Option<wire::FencingToken>) -> FencingToken {
+pub(super) fn token(token: Option<wire::FencingToken>) -> FencingToken {
     token.map(FencingToken::from).unwrap_or_default()
 }
 
@@ -238,7 +210,11 @@ fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
     })
 }
 
-fn routes(routes: &[wire::Route]) -> Result<Vec<Route>, RecordError> {
+/// Validates routes.
+///
+/// # Errors
+/// Returns the first violation of a limit or shape.
+pub(super) fn routes(routes: &[wire::Route]) -> Result<Vec<Route>, RecordError> {
     bounded(routes, "routes")?.iter().map(route).collect()
 }
 

@@ -19,6 +19,7 @@ use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 use super::certificates::CertificateStore;
 use super::parse_record::{ParsedRecord, RecordError, key, parse, record_versions, split};
 use super::secret_values::{lacks_certificate, restore_known_values};
+use crate::disk::PersistedTable;
 use remote::{Offered, RemoteFunctions};
 
 /// Maximum number of functions in a snapshot; further ones are dropped.
@@ -90,8 +91,13 @@ impl Records {
         self.applied = true;
     }
 
-    /// Merges functions of other nodes and addresses from disk into the table in effect, after [`restore`](Self::restore).
-    pub(crate) fn restore_remote(&mut self, mut remote: Batch) {
+    /// Merges a table from disk, with functions of other nodes and addresses, into the table in effect. Removes nothing.
+    pub(crate) fn restore_table(&mut self, table: PersistedTable, now: u64) {
+        self.restore(table.header.version, table.functions, now);
+        self.restore_remote(table.remote);
+    }
+
+    fn restore_remote(&mut self, mut remote: Batch) {
         self.remote.learn_addresses(&remote.addresses, false);
         self.remote.set_complete(remote.addresses_complete);
         let offered = self.remote.take(&mut remote);

@@ -77,7 +77,7 @@ fn forwarding(to: &[&Node]) -> Node {
 }
 
 /// Returns an address at which nothing listens.
-fn nobody() -> SocketAddr {
+fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -203,7 +203,7 @@ fn a_request_that_no_node_can_serve_is_answered_with_503() {
     assert_eq!(ask(), (404, "no_route".to_owned()));
     place(&forwarder, &[]);
     assert_eq!(ask(), (503, "not_placed".to_owned()));
-    place(&forwarder, &[nobody(), nobody()]);
+    place(&forwarder, &[closed_port(), closed_port()]);
     assert_eq!(ask(), (503, "unreachable".to_owned()));
     // the addresses of its nodes are not known
     let unknown = RemoteFunction {
@@ -216,7 +216,7 @@ fn a_request_that_no_node_can_serve_is_answered_with_503() {
     let table = RoutingTable::default().with_all(1, Vec::new(), vec![unknown]);
     forwarder.plane.publish(Arc::new(table));
     assert_eq!(ask(), (503, "unreachable".to_owned()));
-    let suspended = vec![remote(&[nobody()], true)];
+    let suspended = vec![remote(&[closed_port()], true)];
     let table = RoutingTable::default().with_all(1, Vec::new(), suspended);
     forwarder.plane.publish(Arc::new(table));
     assert_eq!(ask(), (503, "suspended".to_owned()));
@@ -229,7 +229,10 @@ fn another_node_serves_what_one_could_not() {
     let server = serving(&guests::ECHO);
     let lost = without(&Setup::default());
     let forwarder = without(&Setup::default());
-    place(&forwarder, &[nobody(), lost.address(), server.address()]);
+    place(
+        &forwarder,
+        &[closed_port(), lost.address(), server.address()],
+    );
     let body = "x".repeat(300_000);
     let length = format!("content-length: {}\r\n\r\n{body}", body.len());
     let chunked = format!("transfer-encoding: chunked\r\n\r\n493e0\r\n{body}\r\n0\r\n\r\n");

@@ -10,7 +10,7 @@ use node_shim_core::desired::{MergeDecision, removal_applies, survives_snapshot}
 use node_shim_core::desired::{RecordVersions, merge_decision};
 use node_shim_core::table::{FunctionEntry, FunctionKey};
 
-use super::super::parse_record::{parse_remote, remote_versions};
+use super::super::parse_remote::{parse_remote, remote_versions};
 use crate::routing_table::{RemoteFunction, RemoteNodes};
 
 /// Maximum number of nodes with an address.
@@ -177,7 +177,7 @@ impl RemoteFunctions {
         changed
     }
 
-    pub(super) fn set_complete(&mut self, complete: bool) {
+    pub(crate) fn set_complete(&mut self, complete: bool) {
         self.complete = complete;
     }
 
@@ -255,3 +255,6 @@ impl RemoteFunctions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
