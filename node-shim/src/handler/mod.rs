@@ -101,7 +101,8 @@ pub(crate) async fn handle(
                 origin,
                 nodes,
             };
-            let answer = forwarding.run(parts, body, source, guard).await;
+            // boxed, so that requests that are served here need no memory for it
+            let answer = Box::pin(forwarding.run(parts, body, source, guard)).await;
             report_unserved(open, &answer);
             answer
         }
