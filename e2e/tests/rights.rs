@@ -273,6 +273,7 @@ async fn every_identity_has_exactly_the_rights_that_it_needs() -> Result<()> {
     );
     expected.remove("/secrets: get list watch");
     expected.extend([
+        "/pods: list watch".to_owned(),
         "/secrets: create".to_owned(),
         "coordination.k8s.io/leases: create".to_owned(),
     ]);

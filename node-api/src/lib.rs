@@ -128,3 +128,6 @@ impl v1::KeyValueStore {
 
 /// Newest protocol version that this build supports; sent in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Capability of a node that forwards requests for functions that are placed on other nodes; sent in `Hello`.
+pub const FORWARD: &str = "selvage:forward";

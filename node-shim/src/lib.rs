@@ -50,6 +50,7 @@ pub mod disk;
 pub mod drain;
 pub mod egress;
 pub mod engine;
+pub mod forward;
 pub mod function_cache;
 pub mod guest_log;
 mod handler;

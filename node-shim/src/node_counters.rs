@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use node_shim_core::instance_reuse::DropCause;
 use node_shim_core::validation::Rejection;
 
+use crate::forward::ForwardOutcome;
+
 /// Counters shared by the data plane and the metrics page.
 #[derive(Debug, Default)]
 pub struct NodeCounters {
@@ -19,6 +21,7 @@ pub struct NodeCounters {
     reuses: AtomicU64,
     reruns: AtomicU64,
     instance_drops: [AtomicU64; DropCause::ALL.len()],
+    forwards: [AtomicU64; ForwardOutcome::ALL.len()],
 }
 
 /// HTTP version of a connection.
@@ -125,6 +128,23 @@ impl NodeCounters {
     /// Returns the number of requests that failed on such an instance and ran again on a fresh one.
     pub fn reruns(&self) -> u64 {
         self.reruns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forwarded(&self, outcome: ForwardOutcome) {
+        if let Some(count) = self.forwards.get(outcome.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the number of requests that were passed on to other nodes, by outcome.
+    pub fn forwards(&self) -> impl Iterator<Item = (ForwardOutcome, u64)> + '_ {
+        let read = |(outcome, count): (ForwardOutcome, &AtomicU64)| {
+            (outcome, count.load(Ordering::Relaxed))
+        };
+        ForwardOutcome::ALL
+            .into_iter()
+            .zip(&self.forwards)
+            .map(read)
     }
 
     pub(crate) fn instance_dropped(&self, cause: DropCause) {

@@ -1,7 +1,8 @@
 //! Routing table of the data plane: the functions of the node with their routes and runnable revisions. It
 //! is replaced as a whole; a request keeps the table it started with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use node_shim_core::failure_reason::FailureReason;
@@ -25,6 +26,24 @@ pub struct ServedFunction {
     pub candidate: RevisionSlot,
 }
 
+/// A function that is placed on other nodes only.
+#[derive(Clone, Debug)]
+pub struct RemoteFunction {
+    /// Routes of the function. Its traffic split is not known here.
+    pub entry: Arc<FunctionEntry>,
+    /// The nodes that it is placed on.
+    pub nodes: Arc<RemoteNodes>,
+}
+
+/// Nodes that a function is placed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemoteNodes {
+    /// Where those nodes receive requests whose addresses are known.
+    pub addresses: Vec<SocketAddr>,
+    /// Number of the nodes.
+    pub named: usize,
+}
+
 /// State of a revision on this node.
 #[derive(Clone, Debug, Default)]
 pub enum RevisionSlot {
@@ -33,6 +52,8 @@ pub enum RevisionSlot {
     Absent,
     /// The code is being loaded. Requests wait briefly for the next table.
     Loading,
+    /// The code is being loaded, and these nodes serve requests meanwhile.
+    LoadingHere(Arc<RemoteNodes>),
     /// The revision cannot run on this node, for the given reason.
     Failed(FailureReason),
     /// The revision can run.
@@ -48,6 +69,10 @@ pub struct RoutingTable {
     /// Positions in `functions`.
     positions: Arc<HashMap<FunctionKey, usize>>,
     functions: Vec<ServedFunction>,
+    /// Functions of other nodes. Their positions in the index follow those of `functions`.
+    remote: Vec<RemoteFunction>,
+    /// Addresses of the other nodes.
+    peers: Arc<HashSet<IpAddr>>,
     local_hosts: LocalHosts,
     /// Certificates that functions bring for their hosts.
     certificates: Arc<FunctionCertificates>,
@@ -56,9 +81,17 @@ pub struct RoutingTable {
 impl RoutingTable {
     /// Builds a table and indexes the routes of all functions.
     pub fn new(version: u64, functions: Vec<ServedFunction>) -> Self {
-        let index = Arc::new(RouteIndex::build(
-            functions.iter().map(|served| &*served.entry),
-        ));
+        Self::with_index(version, functions, Vec::new())
+    }
+
+    fn with_index(
+        version: u64,
+        functions: Vec<ServedFunction>,
+        remote: Vec<RemoteFunction>,
+    ) -> Self {
+        let entries = functions.iter().map(|served| &*served.entry);
+        let entries = entries.chain(remote.iter().map(|remote| &*remote.entry));
+        let index = Arc::new(RouteIndex::build(entries));
         let keys = functions.iter().map(|served| served.entry.key.clone());
         let positions = Arc::new(keys.zip(0..).collect());
         let table = Self {
@@ -66,6 +99,8 @@ impl RoutingTable {
             index,
             positions,
             functions,
+            remote,
+            peers: Arc::default(),
             local_hosts: LocalHosts::default(),
             certificates: Arc::default(),
         };
@@ -91,26 +126,50 @@ impl RoutingTable {
         }
     }
 
-    /// Builds the next table. Reuses the index when the functions and their routes are the same and only
-    /// traffic splits or revisions have changed.
+    /// Replaces the addresses of the other nodes. Default: none.
+    #[must_use]
+    pub fn with_peers(self, peers: Arc<HashSet<IpAddr>>) -> Self {
+        Self { peers, ..self }
+    }
+
+    /// Builds the next table, without functions of other nodes. Reuses the index when the functions and their routes are the same
+    /// and only traffic splits or revisions have changed.
     pub fn with_functions(&self, version: u64, functions: Vec<ServedFunction>) -> Self {
+        self.with_all(version, functions, Vec::new())
+    }
+
+    /// Builds the next table, as [`with_functions`](Self::with_functions) does, with functions of other nodes.
+    pub fn with_all(
+        &self,
+        version: u64,
+        functions: Vec<ServedFunction>,
+        remote: Vec<RemoteFunction>,
+    ) -> Self {
+        let local = functions.iter().zip(&self.functions);
+        let local = local.map(|(new, old)| (&new.entry, &old.entry));
+        let elsewhere = remote.iter().zip(&self.remote);
+        let elsewhere = elsewhere.map(|(new, old)| (&new.entry, &old.entry));
         let same = functions.len() == self.functions.len()
-            && functions.iter().zip(&self.functions).all(|(new, old)| {
-                Arc::ptr_eq(&new.entry, &old.entry)
-                    || (new.entry.key == old.entry.key
-                        && new.entry.created_ms == old.entry.created_ms
-                        && new.entry.routes == old.entry.routes)
+            && remote.len() == self.remote.len()
+            && local.chain(elsewhere).all(|(new, old)| {
+                Arc::ptr_eq(new, old)
+                    || (new.key == old.key
+                        && new.created_ms == old.created_ms
+                        && new.routes == old.routes)
             });
         if !same {
-            return Self::new(version, functions)
+            return Self::with_index(version, functions, remote)
                 .with_local_hosts(self.local_hosts.clone())
-                .with_certificates(self.certificates.clone());
+                .with_certificates(self.certificates.clone())
+                .with_peers(self.peers.clone());
         }
         let table = Self {
             version,
             index: self.index.clone(),
             positions: self.positions.clone(),
             functions,
+            remote,
+            peers: self.peers.clone(),
             local_hosts: self.local_hosts.clone(),
             certificates: self.certificates.clone(),
         };
@@ -135,6 +194,21 @@ impl RoutingTable {
         self.functions.get(at)
     }
 
+    /// Returns the function of other nodes at a position of the index.
+    pub(crate) fn remote(&self, at: usize) -> Option<&RemoteFunction> {
+        self.remote.get(at.checked_sub(self.functions.len())?)
+    }
+
+    /// Returns all functions of other nodes.
+    pub fn remote_functions(&self) -> &[RemoteFunction] {
+        &self.remote
+    }
+
+    /// Returns whether this is the address of another node.
+    pub(crate) fn is_peer(&self, address: IpAddr) -> bool {
+        self.peers.contains(&address)
+    }
+
     /// Returns a function by its key in constant time.
     pub(crate) fn by_key(&self, key: &FunctionKey) -> Option<&ServedFunction> {
         self.function(*self.positions.get(key)?)
@@ -142,8 +216,12 @@ impl RoutingTable {
 
     /// Returns the namespace of the functions that requests to `host` reach.
     pub(crate) fn namespace_of(&self, host: &Host) -> Option<&Arc<str>> {
-        let owner = self.function(self.index.owner(host)?)?;
-        Some(&owner.entry.key.namespace)
+        let at = self.index.owner(host)?;
+        let entry = match self.function(at) {
+            Some(served) => &served.entry,
+            None => &self.remote(at)?.entry,
+        };
+        Some(&entry.key.namespace)
     }
 
     /// Returns the certificate that a function brings for `host`: only one of the namespace to which the host belongs, and only one

@@ -56,6 +56,52 @@ pub(crate) fn ready(ready: bool, guard: Option<RequestGuard>) -> Response<Respon
     response
 }
 
+/// Why no node serves a request whose route is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unserved {
+    /// The function is placed on no node.
+    NotPlaced,
+    /// Another node passed the request on, but the function is not on this node, or not yet.
+    NotHere,
+    /// No node of the function can be reached.
+    Unreachable,
+    /// The exchange with another node broke before its response began.
+    ForwardFailed,
+    /// Too many requests are being passed on.
+    Overloaded,
+}
+
+impl Unserved {
+    /// Returns the value of the header `selvage-error`.
+    pub(crate) const fn error(self) -> &'static str {
+        match self {
+            Self::NotPlaced => "not_placed",
+            Self::NotHere => "not_here",
+            Self::Unreachable => "unreachable",
+            Self::ForwardFailed => "forward_failed",
+            Self::Overloaded => "overloaded",
+        }
+    }
+
+    const fn reply(self) -> ErrorResponse {
+        let (status, retry_after) = match self {
+            Self::NotPlaced => (503, None),
+            Self::NotHere | Self::Unreachable | Self::Overloaded => (503, Some(1)),
+            Self::ForwardFailed => (502, None),
+        };
+        ErrorResponse {
+            status,
+            error: self.error(),
+            retry_after,
+        }
+    }
+}
+
+/// Returns the response to a request that no node serves.
+pub(crate) fn unserved(reason: Unserved, guard: Option<RequestGuard>) -> Response<ResponseBody> {
+    build(reason.reply(), None, guard)
+}
+
 /// Builds an error response and records its status with the observer.
 pub(crate) fn build(
     reply: ErrorResponse,

@@ -152,8 +152,8 @@ pub const ALL_NODES: u32 = 10_000;
     .message("spread chooses among the matching nodes, so it needs replicas: add replicas or remove spread"))]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Labels that a node must have, all of them. Requests are never answered on a node without them. Default: every
-    /// node matches.
+    /// Labels that a node must have, all of them. The function never runs on a node without them: such a node passes its
+    /// requests on. Default: every node matches.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::node_selector")]
     pub node_selector: BTreeMap<String, String>,

@@ -25,6 +25,7 @@ mod identical;
 mod key_value;
 mod languages;
 mod many;
+mod placement;
 mod plugin;
 mod releases;
 mod removed_images;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         plugin::all(),
         functions::all(),
         autoscaler::all(),
+        placement::all(),
         key_value::all(),
         claims::all(),
         releases::all(),

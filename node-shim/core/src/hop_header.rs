@@ -47,14 +47,7 @@ impl SignedHops {
             return None;
         };
         let (count, hex) = value.to_str().ok()?.split_once('.')?;
-        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if hex.len() != 2 * TAG_BYTES || !hex.bytes().all(lower) {
-            return None;
-        }
-        let mut tag = [0; TAG_BYTES];
-        for (byte, pair) in tag.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
+        let tag = read_tag(hex)?;
         let hops = Hops::new(count.parse().ok()?);
         let signed = Self { hops, tag };
         // one way to write a number
@@ -68,6 +61,19 @@ impl SignedHops {
             headers.insert(HOPS, value);
         }
     }
+}
+
+/// Reads a signature in lower-case hexadecimal digits.
+pub(crate) fn read_tag(hex: &str) -> Option<[u8; TAG_BYTES]> {
+    let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if hex.len() != 2 * TAG_BYTES || !hex.bytes().all(lower) {
+        return None;
+    }
+    let mut tag = [0; TAG_BYTES];
+    for (byte, pair) in tag.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(tag)
 }
 
 impl std::fmt::Display for SignedHops {

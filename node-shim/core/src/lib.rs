@@ -33,6 +33,7 @@ pub mod egress;
 pub mod failure_reason;
 pub mod fair_queue;
 pub mod fair_shares;
+pub mod forward_header;
 pub mod headers;
 pub mod hop_header;
 pub mod host;

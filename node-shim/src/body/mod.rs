@@ -7,6 +7,6 @@ mod response;
 mod unread;
 
 pub(crate) use progress::{StreamProgress, StreamState};
-pub(crate) use request::{BodySource, InboundBody, RequestBody};
-pub(crate) use response::{BodyFraming, GuestBody, ResponseBody};
+pub(crate) use request::{BodySource, InboundBody, RequestBody, is_bad_framing};
+pub(crate) use response::{Aborted, BodyFraming, GuestBody, ResponseBody};
 pub(crate) use unread::{UnreadBody, abandon, unread_bytes};

@@ -251,20 +251,29 @@ impl InboundBody {
 
 /// Returns why a body failed: the connection broke, or its bytes are not a body.
 fn fault(error: &hyper::Error, control: &GuestControl) -> FailureReason {
+    if is_bad_framing(error) {
+        FailureReason::BadFraming
+    } else {
+        control.lost_client()
+    }
+}
+
+/// Returns whether the bytes of a client are not a body, so that it can still receive a response.
+pub(crate) fn is_bad_framing(error: &hyper::Error) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return match error.kind() {
-                // the client has closed its direction too early, and can still receive a response
+            // the client has closed its direction too early, or sent something else
+            return matches!(
+                error.kind(),
                 io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::InvalidData
-                | io::ErrorKind::InvalidInput => FailureReason::BadFraming,
-                _ => control.lost_client(),
-            };
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::InvalidInput
+            );
         }
         source = error.source();
     }
-    control.lost_client()
+    false
 }
 
 impl Drop for RequestBody {

@@ -19,6 +19,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::progress::{StreamProgress, StreamState};
 use crate::connection::RequestGuard;
+use crate::forward::ForwardedResponse;
 use crate::instance::GuestControl;
 use crate::observer::RequestObserver;
 
@@ -42,6 +43,8 @@ pub(crate) enum ResponseBody {
         _guard: Option<RequestGuard>,
     },
     Streaming(Box<GuestBody>),
+    /// The response of another node.
+    Forwarded(Box<ForwardedResponse>),
 }
 
 impl ResponseBody {
@@ -407,6 +410,7 @@ impl Body for ResponseBody {
                 )
             }
             Self::Streaming(body) => Pin::new(body).poll_frame(cx),
+            Self::Forwarded(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -416,6 +420,7 @@ impl Body for ResponseBody {
                 bytes, trailers, ..
             } => trailers.is_none() && bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Streaming(body) => body.is_end_stream(),
+            Self::Forwarded(body) => body.is_end_stream(),
         }
     }
 
@@ -429,6 +434,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Streaming(body) => body.size_hint(),
+            Self::Forwarded(body) => body.size_hint(),
         }
     }
 }
@@ -444,6 +450,12 @@ impl Drop for ResponseBody {
         {
             observer.lost_client();
         }
+    }
+}
+
+impl Aborted {
+    pub(crate) const fn new(reason: FailureReason) -> Self {
+        Self(reason)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::connection::ConnectionLimits;
 use crate::counters::CounterTable;
 use crate::egress::{EgressClient, EgressOptions};
 use crate::engine::Engine;
+use crate::forward::Forwarder;
 use crate::guest_log::GuestLog;
 use crate::instance::IdleInstances;
 use crate::instance_budget::{GiveWay, InstanceBudget};
@@ -166,6 +167,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) budget: Arc<InstanceBudget>,
     pub(crate) key_value: Arc<KeyValueStores>,
     pub(crate) egress: Arc<EgressClient>,
+    pub(crate) forwarder: Forwarder,
     pub(crate) cold_starts: ColdStarts,
     pub(crate) guests: TaskTracker,
     pub(crate) idle: Arc<IdleInstances>,
@@ -203,6 +205,7 @@ impl DataPlaneState {
                 RedisNetwork::new(options.egress.clone(), options.loopback_stores),
             )),
             egress: EgressClient::new(options.egress.clone()),
+            forwarder: Forwarder::new(),
             reports: RequestReports::new(&log, options.access_log, options.tracer.clone()),
             engine,
             options,

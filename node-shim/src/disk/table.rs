@@ -51,6 +51,9 @@ pub struct PersistedTable {
     pub header: TableHeader,
     /// Functions, with references to secrets in place of their values.
     pub functions: Vec<FunctionRecord>,
+    /// Functions of other nodes, and addresses of nodes: only the fields of a batch for these. `addresses_complete` is whether an
+    /// operator has sent all of them.
+    pub remote: Batch,
 }
 
 /// The file of the current table and that of the previous one.
@@ -171,9 +174,11 @@ fn encode(kept: &PersistedTable) -> Vec<u8> {
             .cloned()
             .map(without_secrets)
             .collect(),
-        splits: Vec::new(),
-        kept: Vec::new(),
-        removals: Vec::new(),
+        node_sets: kept.remote.node_sets.clone(),
+        remote: kept.remote.remote.clone(),
+        addresses: kept.remote.addresses.clone(),
+        addresses_complete: kept.remote.addresses_complete,
+        ..Batch::default()
     };
     let body = batch.encode_to_vec();
     let mut bytes = Vec::with_capacity(HEADER + body.len() + HASH);
@@ -249,6 +254,13 @@ fn decode(bytes: &[u8]) -> Result<PersistedTable, &'static str> {
     Ok(PersistedTable {
         header,
         functions: batch.functions,
+        remote: Batch {
+            node_sets: batch.node_sets,
+            remote: batch.remote,
+            addresses: batch.addresses,
+            addresses_complete: batch.addresses_complete,
+            ..Batch::default()
+        },
     })
 }
 
@@ -257,8 +269,8 @@ mod tests {
     use node_api::v1::env_var::Kind;
     use node_api::v1::key_value_store::Kind as StoreKind;
     use node_api::v1::{
-        Certificate, CertificatePair, Definition, EnvVar, FunctionKey, KeyValueStore, RedisStore,
-        SecretValue,
+        Certificate, CertificatePair, Definition, EnvVar, FunctionKey, KeyValueStore, NodeAddress,
+        NodeSet, RedisStore, RemoteFunction, SecretValue,
     };
 
     use super::*;
@@ -308,6 +320,24 @@ mod tests {
                 }],
                 ..FunctionRecord::default()
             }],
+            remote: Batch {
+                node_sets: vec![NodeSet {
+                    id: 7,
+                    nodes: vec!["node-2".into()],
+                }],
+                remote: vec![RemoteFunction {
+                    uid: "u".into(),
+                    node_set: 7,
+                    ..RemoteFunction::default()
+                }],
+                addresses: vec![NodeAddress {
+                    node: "node-2".into(),
+                    address: "192.0.2.2".into(),
+                    port: 8080,
+                }],
+                addresses_complete: true,
+                ..Batch::default()
+            },
         }
     }
 

@@ -1,4 +1,4 @@
-//! Key of the header `selvage-hops`. All nodes of a cluster receive the same key from the operator. Until then a node uses a
+//! Key of the headers `selvage-hops` and `selvage-forward`. All nodes of a cluster receive the same key from the operator. Until then a node uses a
 //! key of its own, with which it sees only loops that come back to it.
 
 use std::fmt;
@@ -6,6 +6,7 @@ use std::fmt;
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, Mac};
 use node_shim_core::call::Hops;
+use node_shim_core::forward_header::{self, Forwarded, SignedForward};
 use node_shim_core::hop_header::{SignedHops, TAG_BYTES, signed_bytes};
 use rustls::crypto::ring;
 use sha2::Sha256;
@@ -34,16 +35,31 @@ impl HopKey {
 
     /// Signs the number of a request to `host`.
     pub(crate) fn signed(&self, hops: Hops, host: &str) -> Option<SignedHops> {
-        let code = self.mac(hops, host)?.finalize().into_bytes();
-        let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(code.get(..TAG_BYTES)?);
+        let tag = self.tag(&signed_bytes(hops, host))?;
         Some(SignedHops { hops, tag })
+    }
+
+    /// Signs what another node has to know about a request to `host`. Without a key, the signature is not valid.
+    pub(crate) fn signs(&self, forwarded: Forwarded, host: &str) -> SignedForward {
+        let tag = self.tag(&forward_header::signed_bytes(&forwarded, host));
+        SignedForward {
+            forwarded,
+            tag: tag.unwrap_or_default(),
+        }
+    }
+
+    /// Returns what another node wrote about a request to `host`, if the signature is valid.
+    pub(crate) fn accepts(&self, signed: &SignedForward, host: &str) -> Option<Forwarded> {
+        let bytes = forward_header::signed_bytes(&signed.forwarded, host);
+        let mac = self.mac(&bytes)?;
+        let valid = mac.verify_truncated_left(&signed.tag).is_ok();
+        valid.then_some(signed.forwarded)
     }
 
     /// Returns the number of a request to `host`: 0 without a valid signature.
     pub(crate) fn verified(&self, signed: Option<SignedHops>, host: &str) -> Hops {
         let valid = |signed: &SignedHops| {
-            let mac = self.mac(signed.hops, host);
+            let mac = self.mac(&signed_bytes(signed.hops, host));
             mac.is_some_and(|mac| mac.verify_truncated_left(&signed.tag).is_ok())
         };
         signed
@@ -51,10 +67,17 @@ impl HopKey {
             .map_or(Hops::default(), |signed| signed.hops)
     }
 
-    fn mac(&self, hops: Hops, host: &str) -> Option<Hmac<Sha256>> {
+    fn tag(&self, bytes: &[u8]) -> Option<[u8; TAG_BYTES]> {
+        let code = self.mac(bytes)?.finalize().into_bytes();
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(code.get(..TAG_BYTES)?);
+        Some(tag)
+    }
+
+    fn mac(&self, bytes: &[u8]) -> Option<Hmac<Sha256>> {
         let key = self.0.load();
         let mut mac = Hmac::new_from_slice(key.as_ref()?).ok()?;
-        mac.update(&signed_bytes(hops, host));
+        mac.update(bytes);
         Some(mac)
     }
 }

@@ -14,6 +14,7 @@ use node_shim_core::routing;
 use node_shim_core::table::FunctionKey;
 use node_shim_core::validation::{self, Rejection, ValidatedHead};
 
+use super::origin::{Origin, Via};
 use super::response::content_length;
 use crate::code_cache::{CodeInUse, CodeUser};
 use crate::concurrency_limit::Permit;
@@ -24,7 +25,10 @@ use crate::instance::{InstanceParts, InstanceSource};
 use crate::observer::RequestObserver;
 use crate::open_request::OpenRequest;
 use crate::revision::Revision;
-use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+use crate::routing_table::{
+    RemoteFunction, RemoteNodes, RevisionSlot, RoutingTable, ServedFunction,
+};
+use crate::shim_response::Unserved;
 
 /// Path of the readiness probe on the data port.
 const READY_PATH: &str = "/.well-known/selvage/ready";
@@ -37,6 +41,10 @@ pub(super) enum NotAdmitted {
     Invalid(Rejection),
     NoRoute,
     Probe,
+    /// The function is placed on these nodes, and not on this one, or not yet.
+    Elsewhere(Arc<RemoteNodes>),
+    /// The function is not on this node, and the request cannot be passed on.
+    Unserved(Unserved),
     Failed(FailureReason, Option<RequestObserver>),
 }
 
@@ -59,8 +67,7 @@ struct Routed<'a> {
     rewritten: Option<String>,
     /// Length of the body in bytes, if it is declared.
     length: Option<u64>,
-    /// Whether the request may wait in the queue of the revision.
-    waits: bool,
+    via: Via,
     began: Instant,
     /// The request, if it is reported on its own. Its observer takes it, so that a request whose client leaves while it waits
     /// is reported.
@@ -71,6 +78,7 @@ struct Routed<'a> {
 pub(super) async fn admit(
     plane: &Arc<DataPlaneState>,
     conn: &Connection,
+    origin: Origin,
     parts: &Parts,
     began: Instant,
     open: &mut Option<Box<OpenRequest>>,
@@ -95,17 +103,26 @@ pub(super) async fn admit(
         method: parts.method.as_str(),
         headers: &parts.headers,
     };
-    let found = table.index().find(wanted).ok_or(NotAdmitted::NoRoute)?;
-    let served = table.function(found.function).ok_or(NotAdmitted::NoRoute)?;
+    let Some(found) = table.index().find(wanted) else {
+        return Err(match origin.via {
+            // the table of the other node is newer, or older
+            Via::Node { .. } => NotAdmitted::Unserved(Unserved::NotHere),
+            _ => NotAdmitted::NoRoute,
+        });
+    };
     if passed.uncommon_method && !found.lists_method {
         return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
     }
+    let Some(served) = table.function(found.function) else {
+        let remote = table.remote(found.function);
+        return Err(remote.map_or(NotAdmitted::NoRoute, |remote| elsewhere(remote, origin.via)));
+    };
     let routed = Routed {
         passed,
         hops,
         rewritten: found.rewritten,
         length: content_length(&parts.headers),
-        waits: true,
+        via: origin.via,
         began,
         open,
     };
@@ -138,14 +155,26 @@ pub(super) async fn admit_call(
         hops: call.hops,
         rewritten: None,
         length: content_length(&parts.headers),
-        waits: false,
+        via: Via::Function,
         began,
         open,
     };
     admit_routed(plane, table, served, routed).await
 }
 
-fn validated(parts: &Parts) -> Result<ValidatedHead, NotAdmitted> {
+/// Returns why this node does not serve a function of other nodes.
+fn elsewhere(remote: &RemoteFunction, via: Via) -> NotAdmitted {
+    if remote.entry.suspended {
+        return NotAdmitted::Failed(FailureReason::Suspended, None);
+    }
+    match via {
+        Via::Node { .. } => NotAdmitted::Unserved(Unserved::NotHere),
+        _ if remote.nodes.named == 0 => NotAdmitted::Unserved(Unserved::NotPlaced),
+        _ => NotAdmitted::Elsewhere(Arc::clone(&remote.nodes)),
+    }
+}
+
+pub(super) fn validated(parts: &Parts) -> Result<ValidatedHead, NotAdmitted> {
     let head = validation::RequestHead {
         version: parts.version,
         method: &parts.method,
@@ -161,7 +190,7 @@ async fn admit_routed(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
     served: &ServedFunction,
-    routed: Routed<'_>,
+    mut routed: Routed<'_>,
 ) -> Result<Admitted, NotAdmitted> {
     if served.entry.suspended {
         return Err(NotAdmitted::Failed(FailureReason::Suspended, None));
@@ -171,7 +200,7 @@ async fn admit_routed(
         revision,
         start,
         observer,
-    } = choose_revision(plane, table, served, began, routed.open).await?;
+    } = choose_revision(plane, table, served, &mut routed).await?;
     // the code stays mapped from here on
     let user = revision.code.enter();
     let start = if user.is_mapped() {
@@ -232,10 +261,10 @@ async fn acquire(
         plane.node_counters.rejected(Rejection::BodyTooLarge);
         return Err(FailureReason::BodyTooLarge);
     }
-    let (places, wait) = if routed.waits {
-        (limits.queue_length, limits.queue_timeout)
-    } else {
-        (0, Duration::ZERO)
+    let (places, wait) = match routed.via {
+        // the caller waits, and holds a permit of its own
+        Via::Function => (0, Duration::ZERO),
+        Via::Client | Via::Node { .. } => (limits.queue_length, limits.queue_timeout),
     };
     let permit = revision.concurrency.acquire(places, wait).await?;
     if let Some(used) = plane.idle.take(revision) {
@@ -284,9 +313,9 @@ async fn choose_revision(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
     served: &ServedFunction,
-    began: Instant,
-    open: &mut Option<Box<OpenRequest>>,
+    routed: &mut Routed<'_>,
 ) -> Result<ChosenRevision, NotAdmitted> {
+    let began = routed.began;
     let bucket = fastrand::u32(..BUCKETS);
     let (slot, fallback) = picked_revision(plane, served, bucket);
     if fallback {
@@ -305,11 +334,19 @@ async fn choose_revision(
         RevisionSlot::Failed(reason) => failed(*reason),
         // nothing is being loaded that the request could wait for
         RevisionSlot::Absent => failed(FailureReason::Unloadable),
-        RevisionSlot::Loading => {
+        RevisionSlot::Loading | RevisionSlot::LoadingHere(_)
+            if routed.via == (Via::Node { last: false }) =>
+        {
+            Err(NotAdmitted::Unserved(Unserved::NotHere))
+        }
+        RevisionSlot::LoadingHere(nodes) if routed.via == Via::Client => {
+            Err(NotAdmitted::Elsewhere(Arc::clone(nodes)))
+        }
+        RevisionSlot::Loading | RevisionSlot::LoadingHere(_) => {
             // created before waiting, so that a request whose client leaves meanwhile is counted
             let mut observer = observer_without_code(plane, served, began, StartKind::Cold);
             if let Some(observer) = &mut observer {
-                observer.report_at_end(open.take());
+                observer.report_at_end(routed.open.take());
             }
             match wait_for_code(plane, table, served, bucket).await {
                 Ok(revision) => Ok(ChosenRevision {
@@ -362,7 +399,7 @@ async fn wait_for_code(
             RevisionSlot::Ready(revision) => Some(Ok(revision.clone())),
             RevisionSlot::Failed(reason) => Some(Err(*reason)),
             RevisionSlot::Absent => Some(Err(FailureReason::Unloadable)),
-            RevisionSlot::Loading => None,
+            RevisionSlot::Loading | RevisionSlot::LoadingHere(_) => None,
         }
     };
     let wait = async {

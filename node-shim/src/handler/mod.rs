@@ -3,6 +3,8 @@
 
 mod admission;
 mod call;
+mod forward;
+mod origin;
 mod prefetch;
 mod response;
 mod turn;
@@ -37,9 +39,11 @@ use crate::instance::{Deadline, GuestCall, GuestControl, GuestEnd, GuestHead, Ru
 use crate::observer::RequestObserver;
 use crate::open_request::{self, OpenRequest};
 use crate::server_timing::ServerTiming;
-use crate::shim_response;
+use crate::shim_response::{self, Unserved};
 use crate::traces::GuestSpan;
 use admission::{Admitted, NotAdmitted, admit};
+use forward::Forwarding;
+use origin::{Origin, Via};
 use response::{
     HttpResponse, ResponseFraming, check_head, content_length, error_response,
     reset_stalled_stream, send,
@@ -47,7 +51,7 @@ use response::{
 
 /// Sender of a request.
 enum Sender<'a> {
-    Client(&'a Arc<Connection>),
+    Client(&'a Arc<Connection>, Origin),
     /// A function on this node.
     Function(&'a FunctionCall),
 }
@@ -66,7 +70,8 @@ pub(crate) async fn handle(
     let guard = conn.begin_request();
     let version = request.version();
     let (mut parts, body) = request.into_parts();
-    let mut open = open(plane, &conn, &parts, began);
+    let origin = Origin::of(plane, &conn, &parts);
+    let mut open = open(plane, origin, &parts, began);
     if starts_with_query(&parts.uri) {
         if version == Version::HTTP_2 {
             return Err(h2::Reason::PROTOCOL_ERROR.into());
@@ -82,12 +87,25 @@ pub(crate) async fn handle(
     let admitted = if conn.take_fragment() {
         Err(NotAdmitted::Invalid(Rejection::BadPath))
     } else {
-        admit(plane, &conn, &parts, began, &mut open).await
+        admit(plane, &conn, origin, &parts, began, &mut open).await
     };
     let mut answer = match admitted {
         Ok(admitted) => {
-            let (sender, body) = (Sender::Client(&conn), InboundBody::Client(body, source));
+            let sender = Sender::Client(&conn, origin);
+            let body = InboundBody::Client(body, source);
             serve(&event_loop, &sender, admitted, parts, body, Some(guard)).await
+        }
+        Err(NotAdmitted::Elsewhere(nodes)) => {
+            let forwarding = Forwarding {
+                plane,
+                conn: &conn,
+                origin,
+                nodes,
+            };
+            // boxed, so that requests that are served here need no memory for it
+            let answer = Box::pin(forwarding.run(parts, body, source, guard)).await;
+            report_unserved(open, &answer);
+            answer
         }
         Err(refused) => {
             let mut answer = refuse(plane, refused, Some(guard), open);
@@ -109,13 +127,13 @@ pub(crate) async fn handle(
 /// Returns the request, if it is reported on its own.
 fn open(
     plane: &DataPlaneState,
-    conn: &Connection,
+    origin: Origin,
     parts: &Parts,
     began: Instant,
 ) -> Option<Box<OpenRequest>> {
     let sender = open_request::Sender {
-        peer: conn.peer,
-        https: conn.is_encrypted(),
+        peer: origin.peer,
+        https: origin.https,
         trusts: &|address| plane.options.trusts(address),
     };
     plane.reports.as_ref()?.open(sender, parts, began)
@@ -134,6 +152,14 @@ fn refuse(
             shim_response::rejected(rejection, guard)
         }
         NotAdmitted::NoRoute => shim_response::no_route(guard),
+        NotAdmitted::Unserved(Unserved::NotHere) => {
+            // the node that passed the request on reports it, unless another node serves it
+            open = None;
+            shim_response::unserved(Unserved::NotHere, guard)
+        }
+        NotAdmitted::Unserved(reason) => shim_response::unserved(reason, guard),
+        // only requests of clients are passed on
+        NotAdmitted::Elsewhere(_) => shim_response::no_route(guard),
         NotAdmitted::Probe => {
             if let Some(open) = &mut open {
                 open.exclude_probe();
@@ -148,11 +174,24 @@ fn refuse(
         }
     };
     if let Some(open) = open {
-        let error = answer.headers().get(shim_response::ERROR);
-        let error = error.and_then(|value| value.to_str().ok());
-        open.refused(answer.status().as_u16(), error);
+        report_refused(open, &answer);
     }
     answer
+}
+
+fn report_refused(open: Box<OpenRequest>, answer: &HttpResponse) {
+    let error = answer.headers().get(shim_response::ERROR);
+    let error = error.and_then(|value| value.to_str().ok());
+    open.refused(answer.status().as_u16(), error);
+}
+
+/// Reports a request that was to be passed on and that no node has served. Otherwise the other node reports it.
+fn report_unserved(open: Option<Box<OpenRequest>>, answer: &HttpResponse) {
+    let unserved = !matches!(answer.body(), ResponseBody::Forwarded(_))
+        && answer.headers().contains_key(shim_response::ERROR);
+    if let Some(open) = open.filter(|_| unserved) {
+        report_refused(open, answer);
+    }
 }
 
 /// Takes over the body of a request that no guest serves.
@@ -199,7 +238,10 @@ async fn serve(
     guard: Option<RequestGuard>,
 ) -> HttpResponse {
     let plane = &event_loop.plane;
-    let response_framing = ResponseFraming::of(&parts);
+    let mut response_framing = ResponseFraming::of(&parts);
+    if let Sender::Client(_, origin) = sender {
+        response_framing.names_trailers |= matches!(origin.via, Via::Node { .. });
+    }
     let timing = plane.server_timing(sender, &admitted);
     let idle = admitted.revision.spec.limits.idle;
     let StartedGuest {
@@ -220,7 +262,7 @@ async fn serve(
         Ok(answer) => {
             observer.head(answer.status().as_u16());
             let reset = match sender {
-                Sender::Client(conn) if response_framing.version == Version::HTTP_10 => {
+                Sender::Client(conn, _) if response_framing.version == Version::HTTP_10 => {
                     Some(conn.reset.clone())
                 }
                 _ => None,
@@ -273,7 +315,7 @@ async fn serve(
 impl DataPlaneState {
     /// Returns the times of the request of a client, if the response has them.
     fn server_timing(&self, sender: &Sender<'_>, admitted: &Admitted) -> Option<ServerTiming> {
-        let shown = self.options.server_timing && matches!(sender, Sender::Client(_));
+        let shown = self.options.server_timing && matches!(sender, Sender::Client(..));
         shown.then(|| ServerTiming::new(admitted.observer.began(), admitted.start))
     }
 }
@@ -365,7 +407,7 @@ fn start_guest(
 fn deadline(sender: &Sender<'_>, own: Duration) -> Deadline {
     let now = tokio::time::Instant::now();
     let caller = match sender {
-        Sender::Client(_) => None,
+        Sender::Client(..) => None,
         Sender::Function(call) => Some(call.deadline.saturating_duration_since(now)),
     };
     let WallClock { limit, reason } = WallClock::new(own, caller);
@@ -387,17 +429,17 @@ fn rewrite_head(
     if let Some(path) = rewritten {
         rewrite_path(&mut parts.uri, &path);
     }
-    let conn = match sender {
-        Sender::Client(conn) => conn,
+    let origin = match sender {
+        Sender::Client(_, origin) => origin,
         Sender::Function(call) => {
             let id = &call.request_id;
             return headers::rewrite_call(&mut parts.headers, &passed.authority, id);
         }
     };
     let context = headers::ForwardingContext {
-        peer: conn.peer,
-        trusted: plane.options.trusts(conn.peer),
-        tls: conn.is_encrypted(),
+        peer: origin.peer,
+        trusted: plane.options.trusts(origin.peer),
+        tls: origin.https,
         authority: &passed.authority,
         generated_id: trace_id.unwrap_or_else(|| fastrand::u128(..)),
         generated_span: fastrand::u64(..),

@@ -28,6 +28,9 @@ pub(super) struct ResponseFraming {
     pub(super) version: Version,
     head_only: bool,
     accepts_trailers: bool,
+    /// Whether the head announces trailers. On HTTP/1.1, hyper sends only those; another node that passes the response on may
+    /// send it so.
+    pub(super) names_trailers: bool,
 }
 
 impl ResponseFraming {
@@ -35,6 +38,7 @@ impl ResponseFraming {
         Self {
             version: parts.version,
             head_only: parts.method == Method::HEAD,
+            names_trailers: parts.version == Version::HTTP_11,
             accepts_trailers: match parts.version {
                 Version::HTTP_2 => true,
                 Version::HTTP_11 => headers::accepts_trailers(&parts.headers),
@@ -113,8 +117,7 @@ pub(super) async fn send(
     guard: Option<RequestGuard>,
 ) -> HttpResponse {
     let (mut head, mut body) = answer.into_parts();
-    // on HTTP/1.1, hyper sends only trailers that the head announces
-    let named = framing.trailers && response_framing.version == Version::HTTP_11;
+    let named = framing.trailers && response_framing.names_trailers;
     let announced = named
         .then(|| headers::announced_trailers(&head.headers))
         .flatten();

@@ -19,7 +19,7 @@ pub(super) async fn wait_to_write(
     sender: &Sender<'_>,
     control: &GuestControl,
 ) {
-    let written = matches!(sender, Sender::Client(_));
+    let written = matches!(sender, Sender::Client(..));
     if written && control.meter.used() < SHORT && event_loop.preempted.is_empty() {
         tokio::task::yield_now().await;
     }

@@ -106,7 +106,8 @@ impl Acceptor {
             };
             pause = BACKOFF.0;
             let peer = canonical(address);
-            let peer_connection = if plane.options.trusts(peer) {
+            let unlimited = plane.options.trusts(peer) || plane.table().is_peer(peer);
+            let peer_connection = if unlimited {
                 None
             } else {
                 let limit = plane.options.max_per_peer;

@@ -87,6 +87,7 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
             plane.access_log_dropped(),
         ),
         instance_drops(node),
+        forwards(node),
         certificates(plane),
         pool_slots(plane),
         guest_memory(plane),
@@ -97,6 +98,20 @@ pub(super) fn families(identity: &NodeIdentity, plane: &DataPlane) -> Vec<Metric
     .chain(key_value(&plane.key_value_usage()))
     .chain(spans(plane))
     .collect()
+}
+
+fn forwards(node: &NodeCounters) -> MetricFamily {
+    let help = "Number of requests that were passed on to other nodes, on which their function is placed, by outcome.";
+    let mut forwards = family(
+        "selvage_forwarded_requests_total",
+        help,
+        MetricType::COUNTER,
+    );
+    for (outcome, count) in node.forwards() {
+        let labels = with(&[], &[("outcome", outcome.label())]);
+        add(&mut forwards, &labels, counter(count));
+    }
+    forwards
 }
 
 /// Returns the metrics of traces; none while traces are off.

@@ -162,10 +162,13 @@ impl Client {
         let token = self.token().await?;
         let channel = self.connect(endpoint).await?;
         let (up, outgoing) = mpsc::channel(16);
-        let have = self.status.borrow().have;
+        let (have, have_remote) = {
+            let status = self.status.borrow();
+            (status.have, status.have_remote)
+        };
         // Cannot fail: the channel is new and empty.
         let _ = up.try_send(NodeMessage {
-            kind: Some(Up::Hello(self.hello(have))),
+            kind: Some(Up::Hello(self.hello(have, have_remote))),
         });
         let mut client = NodeApiClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let request = with_token(ReceiverStream::new(outgoing), &token);
@@ -292,7 +295,7 @@ impl Client {
         Ok(endpoint.connect().await?)
     }
 
-    fn hello(&self, have: u64) -> Hello {
+    fn hello(&self, have: u64, have_remote: bool) -> Hello {
         Hello {
             node: self.settings.node.clone(),
             boot_id: self.settings.boot_id,
@@ -305,8 +308,10 @@ impl Client {
                 SERVICE_WORLD.into(),
                 "wasi:config/store".into(),
                 "wasi:keyvalue".into(),
+                node_api::FORWARD.into(),
             ],
             have,
+            have_remote,
             interest: Vec::new(),
         }
     }

@@ -59,6 +59,10 @@ pub struct NodeStatus {
     pub applied: u64,
     /// Table version to resume from; 0 requests a snapshot.
     pub have: u64,
+    /// Whether the table has the functions of other nodes.
+    pub have_remote: bool,
+    /// Functions of other nodes in the table.
+    pub remote: BTreeSet<FunctionKey>,
     /// States of all revisions that the table names.
     pub revisions: Vec<RevisionState>,
     /// Oldest current problems, at most 64.

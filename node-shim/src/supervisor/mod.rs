@@ -17,6 +17,7 @@ mod parse_authorities;
 mod parse_key_value;
 mod parse_limits;
 pub(crate) mod parse_record;
+mod parse_remote;
 mod parse_reuse;
 mod recent_traffic;
 mod records;

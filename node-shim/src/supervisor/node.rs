@@ -130,7 +130,7 @@ impl Node {
         let before = Duration::from_millis(now.wall.saturating_sub(header.last_contact_ms));
         let mut records = Records::default();
         if let Some(table) = table {
-            records.restore(table.header.version, table.functions, now.wall);
+            records.restore_table(table, now.wall);
         }
         Self {
             records,
@@ -205,6 +205,7 @@ impl Node {
         self.connected = true;
         self.last_contact = now.wall;
         self.supervision.connected(ttl);
+        self.dirty.table |= self.records.connected(welcome.remote);
         self.resumed = welcome.resumed;
         self.confirm_at = welcome.resumed.then(|| now.at + RESUME_GRACE);
         self.dirty.disk = true;
@@ -220,9 +221,11 @@ impl Node {
 
     /// Merges the table of the process that owned the disk before this one.
     pub(crate) fn inherit_table(&mut self, table: PersistedTable, now: Now) {
-        self.records
-            .restore(table.header.version, table.functions, now.wall);
         self.last_contact = self.last_contact.max(table.header.last_contact_ms);
+        // the table of this process decides what it still needs
+        let complete = self.records.remote.is_complete();
+        self.records.restore_table(table, now.wall);
+        self.records.remote.set_complete(complete);
         self.dirty = Dirty {
             components: true,
             table: true,
@@ -426,6 +429,7 @@ impl Node {
                         .unwrap_or(u64::MAX),
                 },
                 functions,
+                remote: self.records.remote.to_batch(),
             },
             needed: self
                 .loads

@@ -51,6 +51,8 @@ pub(crate) fn describe(
     NodeStatus {
         applied: node.records.version(),
         have: node.records.have(),
+        have_remote: node.records.remote.is_complete(),
+        remote: node.records.remote.keys().cloned().collect(),
         revisions,
         exceptions,
         exceptions_dropped,

@@ -27,7 +27,7 @@ use crate::pull::{ComponentRef, sha256_hex};
 use crate::revision::RevisionSpec;
 
 /// Maximum size of an encoded record, in bytes.
-const MAX_RECORD: usize = 2 << 20;
+pub(super) const MAX_RECORD: usize = 2 << 20;
 /// Maximum length of each list in a record.
 const MAX_LIST: usize = 256;
 /// Maximum number of variables, and of configuration entries, of a revision.
@@ -130,10 +130,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError
     }
     let key = key(record.key.as_ref())?;
     let split = split(record.split.as_ref())?;
-    let routes = bounded(&record.routes, "routes")?
-        .iter()
-        .map(route)
-        .collect::<Result<Vec<_>, _>>()?;
+    let routes = routes(&record.routes)?;
     bounded(&record.certificates, "certificates")?;
     let mut definitions = BTreeMap::new();
     for definition in bounded(&record.definitions, "definitions")? {
@@ -183,7 +180,7 @@ pub(crate) fn split(split: Option<&wire::TrafficSplit>) -> Result<TrafficSplit, 
     })
 }
 
-fn token(token: Option<wire::FencingToken>) -> FencingToken {
+pub(super) fn token(token: Option<wire::FencingToken>) -> FencingToken {
     token.map(FencingToken::from).unwrap_or_default()
 }
 
@@ -211,6 +208,14 @@ fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
         namespace: caller.namespace.clone(),
         name: name.filter(|name| !name.is_empty()),
     })
+}
+
+/// Validates routes.
+///
+/// # Errors
+/// Returns the first violation of a limit or shape.
+pub(super) fn routes(routes: &[wire::Route]) -> Result<Vec<Route>, RecordError> {
+    bounded(routes, "routes")?.iter().map(route).collect()
 }
 
 fn route(route: &wire::Route) -> Result<Route, RecordError> {

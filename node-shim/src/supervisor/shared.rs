@@ -144,7 +144,7 @@ fn function(served: &ServedFunction) -> Value {
     let hosts: Vec<&String> = entry.routes.iter().flat_map(|route| &route.hosts).collect();
     let slot = |slot: &RevisionSlot| match slot {
         RevisionSlot::Absent => "absent".to_string(),
-        RevisionSlot::Loading => "loading".to_string(),
+        RevisionSlot::Loading | RevisionSlot::LoadingHere(_) => "loading".to_string(),
         RevisionSlot::Failed(reason) => format!("failed: {}", reason.label()),
         RevisionSlot::Ready(_) => "ready".to_string(),
     };

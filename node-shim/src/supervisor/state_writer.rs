@@ -239,7 +239,7 @@ mod tests {
         Snapshot {
             table: PersistedTable {
                 header,
-                functions: Vec::new(),
+                ..PersistedTable::default()
             },
             ..Snapshot::default()
         }

@@ -15,7 +15,7 @@ use super::parse_record::Definition;
 use super::records::Record;
 use crate::clock::Now;
 use crate::revision::Revision;
-use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
+use crate::routing_table::{RemoteFunction, RevisionSlot, RoutingTable, ServedFunction};
 
 /// Maximum number of references to Secrets that a message names.
 const MAX_NAMED_SECRETS: usize = 3;
@@ -44,6 +44,8 @@ impl Node {
     /// Builds the routing table of all functions and updates problems, live, retired and removed revisions.
     pub(super) fn build_table(&mut self, now: Now) -> Arc<RoutingTable> {
         let before = std::mem::take(&mut self.problems);
+        let mut remote = self.records.remote.publish();
+        let mut arrived = Vec::new();
         let mut live = BTreeMap::new();
         let mut problems = BTreeMap::new();
         let mut functions = Vec::new();
@@ -86,11 +88,17 @@ impl Node {
                 };
                 slots.insert(name.clone(), slot);
             }
-            functions.push(served_function(
-                &record.parsed.entry,
-                &slots,
-                self.supervision.expired(),
-            ));
+            let mut served =
+                served_function(&record.parsed.entry, &slots, self.supervision.expired());
+            if let Some(remote) = remote.remove(key) {
+                if !load_meanwhile(&mut served, remote) {
+                    arrived.push(key.clone());
+                }
+            }
+            functions.push(served);
+        }
+        for key in arrived {
+            self.records.remote.arrived(&key);
         }
         self.problems = problems;
         self.live = live;
@@ -104,8 +112,13 @@ impl Node {
             .update(&self.table, &self.records, now.at);
         let table = self
             .table
-            .with_functions(self.records.version(), functions)
-            .with_certificates(self.records.certificates.published());
+            .with_all(
+                self.records.version(),
+                functions,
+                remote.into_values().collect(),
+            )
+            .with_certificates(self.records.certificates.published())
+            .with_peers(self.records.remote.peers());
         self.table = Arc::new(table);
         Arc::clone(&self.table)
     }
@@ -242,6 +255,20 @@ fn served_function(
         stable,
         candidate,
     }
+}
+
+/// Lets other nodes serve a function that came to this node while its code is being loaded. Returns whether it is.
+fn load_meanwhile(served: &mut ServedFunction, remote: RemoteFunction) -> bool {
+    let main = if served.entry.split.stable.is_some() {
+        &mut served.stable
+    } else {
+        &mut served.candidate
+    };
+    let loading = matches!(main, RevisionSlot::Loading);
+    if loading {
+        *main = RevisionSlot::LoadingHere(remote.nodes);
+    }
+    loading
 }
 
 /// Returns whether a live revision of definition `a` can serve as `b`.

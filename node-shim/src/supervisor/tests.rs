@@ -203,6 +203,7 @@ fn on_disk(alone_for: Duration) -> PersistedTable {
             ..TableHeader::default()
         },
         functions: vec![record("f", 1)],
+        ..PersistedTable::default()
     }
 }
 

@@ -107,7 +107,7 @@ const TWO: &str = "(drop (call $write (local.get $s) (i32.const 4192) (i32.const
 const FOREVER: &str = "(call $sleep (i64.const 900000000000000))";
 
 /// Sends every message back as it arrives.
-fn echo() -> Vec<u8> {
+pub(crate) fn echo() -> Vec<u8> {
     let body = format!(
         "{}
         (call $consume (local.get $req) (i32.const 16))
@@ -149,7 +149,7 @@ fn method() -> PathAndQuery {
     PathAndQuery::from_static("/shop.Carts/Get")
 }
 
-fn message(text: &'static str) -> Bytes {
+pub(crate) fn message(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
@@ -158,6 +158,13 @@ async fn unary(client: &mut Grpc<Channel>, text: &'static str) -> Result<Bytes, 
     let request = Request::new(message(text));
     let response = client.unary(request, method(), Raw).await?;
     Ok(response.into_inner())
+}
+
+/// Opens a call of which both sides stream.
+pub(crate) async fn streaming(node: &Node, sent: mpsc::Receiver<Bytes>) -> Streaming<Bytes> {
+    let request = Request::new(ReceiverStream::new(sent));
+    let response = client(node).await.streaming(request, method(), Raw).await;
+    response.unwrap().into_inner()
 }
 
 async fn messages(node: &Node) -> Streaming<Bytes> {
@@ -220,10 +227,8 @@ async fn a_server_streams_messages_and_a_status() {
 async fn both_sides_stream_in_turns() {
     let node = Node::serve(&echo());
     let (sender, receiver) = mpsc::channel(1);
-    let request = Request::new(ReceiverStream::new(receiver));
     sender.send(message("first")).await.unwrap();
-    let response = client(&node).await.streaming(request, method(), Raw).await;
-    let mut stream = response.unwrap().into_inner();
+    let mut stream = streaming(&node, receiver).await;
     assert_eq!(stream.next().await.unwrap().unwrap(), "first");
     for text in ["second", "third"] {
         sender.send(message(text)).await.unwrap();

@@ -17,6 +17,7 @@ mod content_length;
 mod dev;
 mod early_responses;
 mod egress;
+mod forward;
 mod function_certificates;
 mod grpc;
 mod guests;

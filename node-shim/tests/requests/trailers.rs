@@ -35,12 +35,12 @@ pub(crate) fn guest(fields: &str, pause: &str) -> Vec<u8> {
     component::guest(DATA, &body)
 }
 
-const ANNOUNCED: &str = "
+pub(crate) const ANNOUNCED: &str = "
     (drop (call $header (local.get $i) (i32.const 4160) (i32.const 7) (i32.const 4168) (i32.const 28)))";
 const LENGTH: &str = "
     (drop (call $header (local.get $i) (i32.const 4200) (i32.const 14) (i32.const 4214) (i32.const 1)))";
 /// Pause that is long enough for the head to be sent first.
-const PAUSE: &str = "(call $sleep (i64.const 100000000))";
+pub(crate) const PAUSE: &str = "(call $sleep (i64.const 100000000))";
 
 fn ask(node: &Node, te: &str) -> Reply {
     let reply = once(

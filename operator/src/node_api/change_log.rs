@@ -24,6 +24,8 @@ struct Logged {
     version: u64,
     at: Instant,
     left: Placement,
+    /// Whether nodes that can forward, and had it as a function of other nodes, no longer have it.
+    left_elsewhere: bool,
     placement_changed: bool,
 }
 
@@ -40,12 +42,18 @@ pub(super) struct ChangeLog {
 pub(super) struct Missed<'a> {
     pub(super) key: &'a FunctionKey,
     left: &'a Placement,
+    left_elsewhere: bool,
 }
 
 impl Missed<'_> {
     /// Whether `node` had the function within the period of the log.
     pub(super) fn was_on(&self, node: &str) -> bool {
         self.left.includes(node)
+    }
+
+    /// Whether nodes that can forward had it as a function of other nodes within the period of the log.
+    pub(super) const fn was_elsewhere(&self) -> bool {
+        self.left_elsewhere
     }
 }
 
@@ -75,16 +83,25 @@ impl ChangeLog {
             version,
             at: now,
             left,
+            left_elsewhere: false,
             placement_changed,
         };
         if let Some(old) = self.by_key.remove(key) {
             self.order.remove(&old.sequence);
             entry.version = entry.version.max(old.version);
             entry.left = entry.left.union(&old.left);
+            entry.left_elsewhere = old.left_elsewhere;
             entry.placement_changed |= old.placement_changed;
         }
         self.order.insert(sequence, key.clone());
         self.by_key.insert(key.clone(), entry);
+    }
+
+    /// Records, after a change of `key`, that nodes outside of its placement no longer have it as a function of other nodes.
+    pub(super) fn note_left_elsewhere(&mut self, key: &FunctionKey) {
+        if let Some(entry) = self.by_key.get_mut(key) {
+            entry.left_elsewhere = true;
+        }
     }
 
     /// Raises the version of a recorded change to that of the object that also contains it.
@@ -108,8 +125,11 @@ impl ChangeLog {
             if let Some((key, entry)) = self.by_key.get_key_value(key)
                 && missed(entry)
             {
-                let left = &entry.left;
-                found.push(Missed { key, left });
+                found.push(Missed {
+                    key,
+                    left: &entry.left,
+                    left_elsewhere: entry.left_elsewhere,
+                });
             }
         }
         Some(found)

@@ -24,7 +24,9 @@ pub(crate) struct SimulatedNode {
 impl SimulatedNode {
     /// Connects a node without state to complete tables.
     pub(crate) fn connect(name: &str, tables: &Tables, fleet: &Fleet) -> Self {
-        let opening = tables.open(name, 0).expect("the tables are complete");
+        let opening = tables
+            .open(name, 0, false)
+            .expect("the tables are complete");
         let hello = v1::Hello {
             node: name.to_owned(),
             boot_id: 1,

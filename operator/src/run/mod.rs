@@ -46,6 +46,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     for watch in shared.caches.watch(&shared.client, &changed) {
         tasks.follow("a watch", watch);
     }
+    let (account, tables) = (args.shim_service_account.clone(), shared.tables.clone());
+    let pods = shared.shim_pods.clone();
+    let pods = pods.follow(
+        shared.client.clone(),
+        args.namespace.clone(),
+        account,
+        tables,
+    );
+    tasks.follow("the watch of the pods of node-shims", pods);
     let identity = args.identity()?;
     let (election, lease) = Election::new(shared.client.clone(), args.lease(&identity));
     let reconciler = shared.reconciler(&args, impatient, &mut tasks)?;

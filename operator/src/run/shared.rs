@@ -20,7 +20,7 @@ use crate::node_api::{Fleet, KubeReviewer, Leader, Meter, Server, Tables};
 use crate::queue::Queue;
 use crate::reconcile::{self, Projector, Reporter, StatusRateLimit};
 use crate::resolve::Resolver;
-use crate::watch::{Caches, ConfigMaps, ObjectKey, Secrets};
+use crate::watch::{Caches, ConfigMaps, ObjectKey, Secrets, ShimPods};
 
 /// What the parts of the operator share. Clones share the state.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub(super) struct Shared {
     pub(super) caches: Caches,
     pub(super) secrets: Secrets,
     pub(super) config_maps: ConfigMaps,
+    pub(super) shim_pods: ShimPods,
     pub(super) own: CertificateSecret,
     pub(super) tables: Tables,
     pub(super) fleet: Fleet,
@@ -74,6 +75,7 @@ impl Shared {
             caches,
             secrets,
             config_maps,
+            shim_pods: ShimPods::default(),
             own,
             tables,
             fleet,

@@ -21,6 +21,8 @@ use crate::watch::{CacheChange, ObjectKey, SecretState};
 
 /// Maximum wait at start for the Secrets that were requested.
 const SECRETS: Duration = Duration::from_secs(5);
+/// Maximum wait at start for the addresses of the nodes.
+const ADDRESSES: Duration = Duration::from_secs(5);
 
 /// Changes that the caches receive.
 pub(super) struct Received {
@@ -146,6 +148,12 @@ impl Start {
         if tokio::time::timeout(SECRETS, known).await.is_err() {
             tracing::warn!(
                 "some Secrets are not loaded yet; their functions answer 503 until then"
+            );
+        }
+        let addresses = self.shared.shim_pods.filled();
+        if tokio::time::timeout(ADDRESSES, addresses).await.is_err() {
+            tracing::warn!(
+                "the pods of the node-shims are not known yet; until then, nodes keep the addresses of each other that they have"
             );
         }
         let version = self.current_version().await;

@@ -8,6 +8,7 @@ mod mass_deletion;
 pub(crate) mod quorum;
 mod referenced;
 mod secrets;
+mod shim_pods;
 mod slim;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use index::{Indexed, Term};
 pub use mass_deletion::MassDeletionGuard;
 pub use referenced::{ObjectState, RETRY as GRANT_RETRY, Referable, ReferencedObjects};
 pub use secrets::{SecretState, Secrets};
+pub use shim_pods::ShimPods;
 pub(crate) use slim::slim_function;
 use slim::strip;
 

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HeaderName, HeaderValue, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::forward_header::FORWARD;
 use crate::hop_header::HOPS;
 use crate::trace::TraceContext;
 
@@ -68,6 +69,7 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) 
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
     headers.remove(HOPS);
+    headers.remove(FORWARD);
     if !context.trusted {
         remove_where(headers, is_forwarding_header);
     }
@@ -100,6 +102,24 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) 
         https,
         request_id,
         trace,
+    }
+}
+
+/// Prepares the header fields of a request for the connection to another node. Everything else stays: the other node treats it as
+/// if the client had sent it there.
+pub fn rewrite_forwarded(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    headers.remove(HOST);
+}
+
+/// Removes the fields that belong to the connection to another node from its response. Keeps the announcement of trailers if they
+/// can follow.
+pub fn rewrite_forwarded_response(headers: &mut HeaderMap, trailers: bool) {
+    let announced = announced_trailers(headers).filter(|_| trailers);
+    remove_hop_by_hop(headers);
+    if let Some(names) = announced {
+        headers.insert(TRAILER, names);
     }
 }
 

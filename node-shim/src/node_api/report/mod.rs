@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use node_api::v1::{
-    CounterFrame, Histogram, NodeException, OutcomeCount, Report, RevisionCounters, RevisionState,
+    CounterFrame, FunctionKey, Histogram, NodeException, OutcomeCount, Report, RevisionCounters,
+    RevisionState,
 };
 
 use super::NodeStatus;
@@ -125,6 +126,7 @@ impl Reporter {
             functions_loaded: status.functions_loaded,
             functions_failed: status.functions_failed,
             ready: status.ready,
+            remote: self.remote(status),
         };
         let revisions = status
             .revisions
@@ -137,6 +139,14 @@ impl Reporter {
             revisions,
         });
         Some(report)
+    }
+
+    /// Returns the functions of other nodes, for the first report.
+    fn remote(&self, status: &NodeStatus) -> Vec<FunctionKey> {
+        match self.sent {
+            None => status.remote.iter().map(FunctionKey::from).collect(),
+            Some(_) => Vec::new(),
+        }
     }
 
     /// Returns the states that changed since the last report. Returns all states for the first report and after a

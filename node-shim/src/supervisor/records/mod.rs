@@ -2,9 +2,14 @@
 //! [`node_shim_core::desired`]. An invalid record quarantines only its own function, whose previous record stays in
 //! effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod remote;
 
-use node_api::v1::{Batch, FunctionRecord, KeptFunction, SnapshotPhase, SplitUpdate};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use node_api::v1::{
+    Batch, FunctionRecord, KeptFunction, NodeSet, RemoteFunction, SnapshotPhase, SplitUpdate,
+};
 use node_shim_core::desired::{
     CandidateSplit, MergeDecision, RecordVersions, merge_decision, removal_applies,
     survives_snapshot, weight_after_hint,
@@ -14,6 +19,8 @@ use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
 use super::certificates::CertificateStore;
 use super::parse_record::{ParsedRecord, RecordError, key, parse, record_versions, split};
 use super::secret_values::{lacks_certificate, restore_known_values};
+use crate::disk::PersistedTable;
+use remote::{Offered, RemoteFunctions};
 
 /// Maximum number of functions in a snapshot; further ones are dropped.
 const MAX_FUNCTIONS: usize = 200_000;
@@ -58,9 +65,20 @@ pub(crate) struct Records {
     /// Certificates of the functions.
     pub(super) certificates: CertificateStore,
     quarantined: BTreeMap<FunctionKey, Quarantine>,
+    /// Functions that are placed on other nodes. A function that came to this node stays here until its code is loaded.
+    pub(super) remote: RemoteFunctions,
+    /// Whether the connected operator sends functions of other nodes.
+    takes_remote: bool,
     version: u64,
-    collecting: Option<Vec<FunctionRecord>>,
+    collecting: Option<SnapshotContent>,
     applied: bool,
+}
+
+/// Functions of a snapshot.
+#[derive(Default)]
+struct SnapshotContent {
+    functions: Vec<FunctionRecord>,
+    remote: Offered,
 }
 
 impl Records {
@@ -73,34 +91,62 @@ impl Records {
         self.applied = true;
     }
 
+    /// Merges a table from disk, with functions of other nodes and addresses, into the table in effect. Removes nothing.
+    pub(crate) fn restore_table(&mut self, table: PersistedTable, now: u64) {
+        self.restore(table.header.version, table.functions, now);
+        self.restore_remote(table.remote);
+    }
+
+    fn restore_remote(&mut self, mut remote: Batch) {
+        self.remote.learn_addresses(&remote.addresses, false);
+        self.remote.set_complete(remote.addresses_complete);
+        let offered = self.remote.take(&mut remote);
+        for (function, nodes) in offered.into_functions() {
+            if !key(function.key.as_ref()).is_ok_and(|key| self.contains(&key)) {
+                self.apply_remote(function, nodes);
+            }
+        }
+    }
+
+    /// Handles a new connection. Without `remote`, the operator does not send functions of other nodes, and those that the node
+    /// has would never change. Returns whether the table has changed.
+    pub(crate) fn connected(&mut self, remote: bool) -> bool {
+        self.takes_remote = remote;
+        !remote && self.remote.clear()
+    }
+
     /// Applies a batch. Returns whether the table may have changed.
-    pub(crate) fn apply_batch(&mut self, batch: Batch, now: u64) -> bool {
-        match batch.snapshot() {
-            SnapshotPhase::None => self.apply_delta(batch, now),
+    pub(crate) fn apply_batch(&mut self, mut batch: Batch, now: u64) -> bool {
+        let complete = batch.addresses_complete;
+        let moved = self.remote.learn_addresses(&batch.addresses, complete);
+        let remote = self.remote.take(&mut batch);
+        let changed = match batch.snapshot() {
+            SnapshotPhase::None => self.apply_delta(batch, remote, now),
             SnapshotPhase::Begin => {
-                self.collecting = Some(Vec::new());
-                self.collect(batch.functions);
+                self.collecting = Some(SnapshotContent::default());
+                self.collect(batch.functions, remote);
                 false
             }
             SnapshotPhase::Continue => {
-                self.collect(batch.functions);
+                self.collect(batch.functions, remote);
                 false
             }
             SnapshotPhase::End => {
-                self.collect(batch.functions);
+                self.collect(batch.functions, remote);
                 match self.collecting.take() {
-                    Some(functions) => {
-                        self.apply_snapshot(functions, &batch.kept, batch.version, now)
-                    }
+                    Some(content) => self.apply_snapshot(content, &batch.kept, batch.version, now),
                     // The beginning of this snapshot is missing, so it is incomplete.
                     None => false,
                 }
             }
             SnapshotPhase::Whole => {
                 self.collecting = None;
-                self.apply_snapshot(batch.functions, &batch.kept, batch.version, now)
+                let functions = batch.functions;
+                let content = SnapshotContent { functions, remote };
+                self.apply_snapshot(content, &batch.kept, batch.version, now)
             }
-        }
+        };
+        changed || moved
     }
 
     /// Applies a hint. Returns whether it lowered the weight of a candidate.
@@ -125,31 +171,29 @@ impl Records {
         reparse(record)
     }
 
-    fn collect(&mut self, functions: Vec<FunctionRecord>) {
+    fn collect(&mut self, functions: Vec<FunctionRecord>, remote: Offered) {
         if let Some(collecting) = &mut self.collecting {
-            collecting.extend(functions);
-            collecting.truncate(MAX_FUNCTIONS);
+            collecting.functions.extend(functions);
+            collecting.functions.truncate(MAX_FUNCTIONS);
+            collecting.remote.append(remote);
         }
     }
 
-    fn apply_delta(&mut self, batch: Batch, now: u64) -> bool {
+    fn apply_delta(&mut self, batch: Batch, remote: Offered, now: u64) -> bool {
         let mut changed = false;
         for record in batch.functions {
             changed |= self.apply_record(record, false, now);
+        }
+        for (function, nodes) in remote.into_functions() {
+            changed |= self.apply_remote(function, nodes);
         }
         for update in batch.splits {
             changed |= self.apply_share(update, now);
         }
         for removal in batch.removals {
-            if let Ok(key) = key(removal.key.as_ref())
-                && self.functions.get(&key).is_some_and(|have| {
-                    removal_applies(&record_versions(&have.wire), removal.version)
-                })
-            {
-                self.functions.remove(&key);
-                self.certificates.remove(&key);
-                self.quarantined.remove(&key);
-                changed = true;
+            if let Ok(key) = key(removal.key.as_ref()) {
+                changed |= self.remove_at(&key, removal.version);
+                changed |= self.remote.remove_at(&key, removal.version);
             }
         }
         self.version = self.version.max(batch.version);
@@ -160,25 +204,37 @@ impl Records {
     /// are, unless the record here is that of a former function of the same name.
     fn apply_snapshot(
         &mut self,
-        functions: Vec<FunctionRecord>,
+        content: SnapshotContent,
         kept: &[KeptFunction],
         version: u64,
         now: u64,
     ) -> bool {
+        let SnapshotContent { functions, remote } = content;
         let named = functions.iter().map(|record| record.key.as_ref());
         let mut named: BTreeSet<FunctionKey> = named.filter_map(|it| key(it).ok()).collect();
+        let mut named_remote = named.clone();
         for function in kept {
             let Ok(key) = key(function.key.as_ref()) else {
                 continue;
             };
             let have = self.functions.get(&key);
+            let is_remote = self.remote.is(&key, &function.uid);
             if have.is_some_and(|have| have.wire.uid == function.uid) {
-                named.insert(key);
+                named.insert(key.clone());
+            }
+            if is_remote {
+                named_remote.insert(key);
             }
         }
         for record in functions {
             self.apply_record(record, false, now);
         }
+        for (function, nodes) in remote.into_functions() {
+            named_remote.extend(key(function.key.as_ref()));
+            self.apply_remote(function, nodes);
+        }
+        self.remote.retain_named(&named_remote, version);
+        self.remote.set_complete(self.takes_remote);
         let stays = |key: &FunctionKey, have: &RecordVersions| {
             named.contains(key) || survives_snapshot(have, version)
         };
@@ -190,6 +246,32 @@ impl Records {
         self.version = self.version.max(version);
         self.applied = true;
         true
+    }
+
+    /// Removes a function, unless its record is newer than `version`.
+    fn remove_at(&mut self, key: &FunctionKey, version: u64) -> bool {
+        let have = self.functions.get(key);
+        let applies =
+            have.is_some_and(|have| removal_applies(&record_versions(&have.wire), version));
+        if applies {
+            self.functions.remove(key);
+            self.certificates.remove(key);
+            self.quarantined.remove(key);
+        }
+        applies
+    }
+
+    /// Applies a function of other nodes, which ends it on this node unless the record here is newer.
+    fn apply_remote(&mut self, remote: RemoteFunction, nodes: Arc<NodeSet>) -> bool {
+        let Ok(key) = key(remote.key.as_ref()) else {
+            tracing::error!("ignored a function of other nodes without a name");
+            return false;
+        };
+        let ended = self.remove_at(&key, remote.version);
+        if !ended && self.contains(&key) {
+            return false;
+        }
+        self.remote.put(key, remote, nodes) || ended
     }
 
     fn apply_share(&mut self, update: SplitUpdate, now: u64) -> bool {
@@ -229,6 +311,9 @@ impl Records {
                 self.quarantined.remove(&key);
                 let seconds = i64::try_from(now / 1_000).unwrap_or(i64::MAX);
                 self.certificates.set(&key, &merged, seconds);
+                if !self.remote.is(&key, &merged.uid) {
+                    self.remote.remove(&key);
+                }
                 self.functions.insert(
                     key,
                     Record {

@@ -174,6 +174,7 @@ impl Session {
             functions_loaded: self.functions_loaded,
             functions_failed: self.functions_failed,
             ready: self.ready,
+            remote: Vec::new(),
         }
     }
 

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use node_api::v1;
 use node_api::v1::node_message::Kind;
+use node_api::{FORWARD, v1};
 use prost::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -132,7 +132,14 @@ pub(super) async fn open(
         Err(LimitReached::Each) => return Ok(turned_away(&calls, End::TooMany)),
         Err(LimitReached::All) => return Ok(turned_away(&calls, End::Busy)),
     };
-    let Some(opening) = calls.tables.open(&caller.node, hello.have) else {
+    let remote = hello.capabilities.iter().any(|one| one == FORWARD);
+    // A table of a process that could not forward has no functions of other nodes.
+    let have = if remote && !hello.have_remote {
+        0
+    } else {
+        hello.have
+    };
+    let Some(opening) = calls.tables.open(&caller.node, have, remote) else {
         return Ok(turned_away(&calls, End::Starting));
     };
     let Some(session) = calls.fleet.connect(Origin::Direct, hello.clone()) else {
@@ -151,6 +158,7 @@ pub(super) async fn open(
     let node = Node {
         caller,
         have: hello.have,
+        remote,
         peer,
         registered,
     };
@@ -224,6 +232,8 @@ impl Drop for Registered {
 struct Node {
     caller: Identity,
     have: u64,
+    /// Whether the node receives functions of other nodes.
+    remote: bool,
     peer: Option<Peer>,
     registered: Registered,
 }
@@ -255,6 +265,7 @@ impl Node {
             sender: &sender,
             progress: &progress,
             version: if resumed { self.have } else { 0 },
+            remote: self.remote,
         };
         let end = tokio::select! {
             end = reader.run(inbound) => end,

@@ -90,7 +90,8 @@ impl<'a> Reader<'a> {
             .filter_map(|state| state.function.as_ref())
             .map(FunctionKey::from)
             .collect();
-        let found = self.calls.tables.compare(queue, &has);
+        let remote = report.remote.iter().map(FunctionKey::from).collect();
+        let found = self.calls.tables.compare(queue, &has, &remote);
         if found > 0 {
             tracing::info!(
                 node = queue.node(),

@@ -27,6 +27,8 @@ pub(super) struct Writer<'a> {
     pub(super) progress: &'a Progress,
     /// Table version that the node has after everything sent so far.
     pub(super) version: u64,
+    /// Whether the node receives functions of other nodes.
+    pub(super) remote: bool,
 }
 
 /// What to send next.
@@ -59,6 +61,7 @@ impl Writer<'_> {
             report_interval: millis(settings.report_interval),
             resumed: snapshot.is_none(),
             hop_key: self.calls.tls.hop_key().map(|key| v1::HopKey { key }),
+            remote: self.remote,
         };
         self.send(encode(Kind::Welcome(welcome))).await?;
         while snapshot.is_some() {

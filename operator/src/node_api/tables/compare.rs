@@ -11,7 +11,8 @@ use super::queue::{Change, StreamQueue};
 use super::{FunctionKey, Tables};
 
 impl Tables {
-    /// Queues every surplus and missing function of a node that has `has`; returns their number.
+    /// Queues every surplus and missing function of a node that runs `has` and has `remote` as functions of other nodes; returns
+    /// their number.
     ///
     /// Safe on a replica that is behind: a removal carries this replica's version, and a node keeps newer records; a
     /// record carries its fencing token, and a node ignores an older one.
@@ -19,14 +20,25 @@ impl Tables {
         &self,
         queue: &StreamQueue,
         has: &BTreeSet<FunctionKey>,
+        remote: &BTreeSet<FunctionKey>,
     ) -> usize {
         let state = self.lock();
-        let placed = state.placed_on(queue.node());
-        let placed: BTreeSet<&FunctionKey> = placed.iter().collect();
-        let surplus = has
-            .iter()
-            .filter(|key| !placed.contains(key) && !state.withheld.contains(key));
-        let lacking = placed.iter().copied().filter(|key| !has.contains(*key));
+        let (mut placed, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        for (key, entry) in &state.functions {
+            if entry.placement.includes(queue.node()) {
+                placed.insert(key);
+            } else if entry.reaches(queue) {
+                elsewhere.insert(key);
+            }
+        }
+        // a function that came to the node stays one of other nodes, too, until its code is loaded
+        let surplus_remote = |key: &&FunctionKey| !elsewhere.contains(key) && !placed.contains(key);
+        let surplus = has.iter().filter(|key| !placed.contains(key));
+        let surplus = surplus.chain(remote.iter().filter(surplus_remote));
+        let surplus = surplus.filter(|key| !state.withheld.contains(key));
+        let lacking = placed.iter().filter(|key| !has.contains(*key));
+        let lacking = lacking.chain(elsewhere.iter().filter(|key| !remote.contains(*key)));
+        let lacking = lacking.copied();
         let changes: Vec<_> = surplus
             .map(|key| (key, Change::Removal))
             .chain(lacking.map(|key| (key, Change::Whole)))

@@ -17,6 +17,10 @@ mod field {
     pub(super) const SPLITS: u32 = 4;
     pub(super) const REMOVALS: u32 = 5;
     pub(super) const KEPT: u32 = 6;
+    pub(super) const NODE_SETS: u32 = 7;
+    pub(super) const REMOTE: u32 = 8;
+    pub(super) const ADDRESSES: u32 = 9;
+    pub(super) const ADDRESSES_COMPLETE: u32 = 10;
     pub(super) const BATCH: u32 = 2;
 }
 
@@ -40,6 +44,7 @@ impl Entry {
             split: encode_field(field::SPLITS, &split),
             record,
             placement,
+            remote: None,
         })
     }
 }
@@ -56,6 +61,28 @@ pub(super) fn removal(key: &FunctionKey, version: u64) -> Bytes {
 /// Encodes a function that a node keeps, as a field of a batch.
 pub(super) fn kept(function: &v1::KeptFunction) -> Bytes {
     encode_field(field::KEPT, function)
+}
+
+/// Encodes a function for nodes that do not run it, as a field of a batch.
+pub(super) fn remote(function: &v1::RemoteFunction) -> Bytes {
+    encode_field(field::REMOTE, function)
+}
+
+/// Encodes a set of nodes as a field of a batch.
+pub(super) fn node_set(set: &v1::NodeSet) -> Bytes {
+    encode_field(field::NODE_SETS, set)
+}
+
+/// Encodes the address of a node as a field of a batch.
+pub(super) fn address(address: &v1::NodeAddress) -> Bytes {
+    encode_field(field::ADDRESSES, address)
+}
+
+/// Encodes that the addresses of a batch are all that there are, as a field of a batch.
+pub(super) fn addresses_complete() -> Bytes {
+    let mut out = BytesMut::with_capacity(2);
+    put_uint(&mut out, field::ADDRESSES_COMPLETE, 1);
+    out.freeze()
 }
 
 /// Encodes an `OperatorMessage` with a `Batch` of the given fields.
@@ -124,12 +151,30 @@ mod tests {
             key: record.key.clone(),
             uid: "u".to_owned(),
         };
+        let elsewhere = v1::RemoteFunction {
+            key: record.key.clone(),
+            node_set: 3,
+            ..v1::RemoteFunction::default()
+        };
+        let set = v1::NodeSet {
+            id: 3,
+            nodes: vec!["n-1".to_owned()],
+        };
+        let of_node = v1::NodeAddress {
+            node: "n-1".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            port: 8080,
+        };
         let fields = [
             entry.split.clone(),
             removal(&key, 9),
             entry.whole.clone(),
             entry.split.clone(),
             kept(&keep),
+            remote(&elsewhere),
+            node_set(&set),
+            address(&of_node),
+            addresses_complete(),
         ];
         let bytes = batch(300, v1::SnapshotPhase::End, &fields);
         let split = v1::SplitUpdate {
@@ -148,6 +193,10 @@ mod tests {
                     version: 9,
                 }],
                 kept: vec![keep.clone()],
+                node_sets: vec![set],
+                remote: vec![elsewhere],
+                addresses: vec![of_node],
+                addresses_complete: true,
             })),
         };
         assert_eq!(v1::OperatorMessage::decode(bytes).unwrap(), expected);

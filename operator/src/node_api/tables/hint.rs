@@ -55,6 +55,7 @@ impl State {
         record.split = Some(split.clone());
         let placement = old.placement.clone();
         let entry = Entry::new(record, placement).map_err(|_| HintRefused::NotLower)?;
+        let entry = entry.with_remote_of(old);
         for stream in self.streams.values() {
             if entry.placement.includes(stream.node()) {
                 stream.push_hint(&key, hint.clone());

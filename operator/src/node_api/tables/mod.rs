@@ -7,6 +7,7 @@ mod compare;
 mod encode;
 mod hint;
 mod queue;
+mod remote;
 mod snapshot;
 mod withheld;
 
@@ -24,6 +25,7 @@ use super::placement::Placement;
 pub use hint::HintRefused;
 use queue::Change;
 pub(super) use queue::StreamQueue;
+use remote::{NodeAddresses, NodeSets, Remote};
 pub(super) use snapshot::{Opening, ReadyBatch, SnapshotParts};
 use withheld::Withheld;
 
@@ -62,6 +64,10 @@ struct State {
     log: ChangeLog,
     streams: BTreeMap<u64, Arc<StreamQueue>>,
     next_stream: u64,
+    node_sets: NodeSets,
+    addresses: NodeAddresses,
+    /// Number of functions that nodes outside of their placement receive too.
+    restricted: usize,
 }
 
 struct Entry {
@@ -71,6 +77,8 @@ struct Entry {
     whole: Bytes,
     /// Encoded as field `shares` of a batch.
     split: Bytes,
+    /// What nodes outside of the placement receive. `None` if they receive nothing.
+    remote: Option<Remote>,
 }
 
 impl Tables {
@@ -89,7 +97,20 @@ impl Tables {
         record: v1::FunctionRecord,
         placement: Placement,
     ) -> Result<(), RecordRefused> {
-        self.lock().upsert(record, placement, Instant::now())
+        self.lock().upsert(record, placement, false, Instant::now())
+    }
+
+    /// Like [`Tables::upsert`], for a function that is not placed on every node with a node-shim: the other nodes receive where it
+    /// is, if they can forward requests.
+    ///
+    /// # Errors
+    /// As for [`Tables::upsert`].
+    pub fn upsert_restricted(
+        &self,
+        record: v1::FunctionRecord,
+        placement: Placement,
+    ) -> Result<(), RecordRefused> {
+        self.lock().upsert(record, placement, true, Instant::now())
     }
 
     /// Removes a function. `version` is the resourceVersion of its deletion, or 0 when a list no longer had it.
@@ -161,6 +182,7 @@ impl State {
         &mut self,
         mut record: v1::FunctionRecord,
         placement: Placement,
+        restricted: bool,
         now: Instant,
     ) -> Result<(), RecordRefused> {
         let key = record
@@ -188,31 +210,37 @@ impl State {
                 (change_between(old, &record, &placement), left)
             }
         };
-        let Some(change) = change else {
+        let was_restricted = old.is_some_and(|old| old.remote.is_some());
+        let entry = Entry::new(record, placement)?;
+        let entry = self.with_remote(entry, restricted);
+        let restricted = entry.remote.is_some();
+        if change.is_none() && restricted == was_restricted {
             // The write that a hint preceded: nodes that missed the hint must receive the split by this version.
             self.log.raise(&key, version);
             self.version = self.version.max(version);
             return Ok(());
-        };
-        let placement_changed = old.is_some_and(|old| old.placement != placement);
-        let entry = Entry::new(record, placement)?;
+        }
+        let old = self.functions.get(&key);
+        let placement_changed =
+            restricted != was_restricted || old.is_some_and(|old| old.placement != entry.placement);
+        for stream in self.streams.values() {
+            if let Some(change) = change_for(stream, old, &entry, change) {
+                stream.push(&key, change);
+            }
+        }
         self.withheld.remove(&key);
         self.forget_digests(&key);
         for definition in &entry.record.definitions {
             let keys = self.by_digest.entry(definition.digest.clone());
             keys.or_default().insert(key.clone());
         }
-        for stream in self.streams.values() {
-            if entry.placement.includes(stream.node()) {
-                let had = old_includes(self.functions.get(&key), stream.node());
-                stream.push(&key, if had { change } else { Change::Whole });
-            } else if left.includes(stream.node()) {
-                stream.push(&key, Change::Removal);
-            }
-        }
         let version = self.advance(version);
         self.log.note(&key, version, left, placement_changed, now);
+        if was_restricted && !restricted {
+            self.log.note_left_elsewhere(&key);
+        }
         self.functions.insert(key, entry);
+        self.count_restricted(was_restricted, restricted, now);
         Ok(())
     }
 
@@ -233,12 +261,17 @@ impl State {
             return;
         };
         for stream in self.streams.values() {
-            if old.placement.includes(stream.node()) {
+            if old.reaches(stream) {
                 stream.push(key, Change::Removal);
             }
         }
         let version = self.advance(version);
+        let restricted = old.remote.is_some();
         self.log.note(key, version, old.placement, true, now);
+        if restricted {
+            self.log.note_left_elsewhere(key);
+        }
+        self.count_restricted(restricted, false, now);
     }
 
     fn forget_digests(&mut self, key: &FunctionKey) {
@@ -256,8 +289,34 @@ impl State {
     }
 }
 
-fn old_includes(old: Option<&Entry>, node: &str) -> bool {
-    old.is_some_and(|old| old.placement.includes(node))
+impl Entry {
+    /// Whether the node of the stream has the function, or has received where it is.
+    fn reaches(&self, stream: &StreamQueue) -> bool {
+        self.placement.includes(stream.node()) || (stream.takes_remote() && self.remote.is_some())
+    }
+}
+
+/// Returns what a stream has to send when `old` becomes `new`; `change` is the difference for nodes that have the function.
+fn change_for(
+    stream: &StreamQueue,
+    old: Option<&Entry>,
+    new: &Entry,
+    change: Option<Change>,
+) -> Option<Change> {
+    let had = old.filter(|old| old.placement.includes(stream.node()));
+    if new.placement.includes(stream.node()) {
+        return if had.is_some() {
+            change
+        } else {
+            Some(Change::Whole)
+        };
+    }
+    if new.reaches(stream) {
+        let differs = had.is_some() || old.is_none_or(|old| new.differs_elsewhere(old));
+        return differs.then_some(Change::Whole);
+    }
+    old.is_some_and(|old| old.reaches(stream))
+        .then_some(Change::Removal)
 }
 
 /// Returns the nodes of `old` that are not in `new`.

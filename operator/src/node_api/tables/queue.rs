@@ -1,6 +1,6 @@
 //! Pending changes of one stream: keys and kinds of change, never content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use node_api::v1;
 use parking_lot::Mutex;
@@ -20,20 +20,37 @@ pub(in crate::node_api) enum Change {
 struct Waiting {
     changes: BTreeMap<FunctionKey, Change>,
     hints: BTreeMap<FunctionKey, v1::SplitUpdate>,
+    addresses: PendingAddresses,
+}
+
+/// Nodes whose addresses a stream has to send.
+#[derive(Default)]
+pub(super) struct PendingAddresses {
+    pub(super) all: bool,
+    pub(super) nodes: BTreeSet<String>,
+}
+
+impl PendingAddresses {
+    fn is_empty(&self) -> bool {
+        !self.all && self.nodes.is_empty()
+    }
 }
 
 /// Pending changes of one stream.
 pub(in crate::node_api) struct StreamQueue {
     node: String,
+    /// Whether the node receives functions that are placed on other nodes.
+    remote: bool,
     waiting: Mutex<Waiting>,
     changed: Notify,
     hinted: Notify,
 }
 
 impl StreamQueue {
-    pub(super) fn new(node: &str) -> Self {
+    pub(super) fn new(node: &str, remote: bool) -> Self {
         Self {
             node: node.to_owned(),
+            remote,
             waiting: Mutex::default(),
             changed: Notify::new(),
             hinted: Notify::new(),
@@ -42,6 +59,37 @@ impl StreamQueue {
 
     pub(in crate::node_api) fn node(&self) -> &str {
         &self.node
+    }
+
+    pub(super) const fn takes_remote(&self) -> bool {
+        self.remote
+    }
+
+    /// Queues the address of a node.
+    pub(super) fn push_address(&self, node: &str) {
+        if self.remote && node != self.node {
+            let mut waiting = self.waiting.lock();
+            if !waiting.addresses.all {
+                waiting.addresses.nodes.insert(node.to_owned());
+            }
+            drop(waiting);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Queues the addresses of all nodes.
+    pub(super) fn push_all_addresses(&self) {
+        if self.remote {
+            self.waiting.lock().addresses = PendingAddresses {
+                all: true,
+                nodes: BTreeSet::new(),
+            };
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn take_addresses(&self) -> PendingAddresses {
+        std::mem::take(&mut self.waiting.lock().addresses)
     }
 
     pub(super) fn push(&self, key: &FunctionKey, change: Change) {
@@ -81,7 +129,7 @@ impl StreamQueue {
 
     pub(in crate::node_api) fn is_empty(&self) -> bool {
         let waiting = self.waiting.lock();
-        waiting.changes.is_empty() && waiting.hints.is_empty()
+        waiting.changes.is_empty() && waiting.hints.is_empty() && waiting.addresses.is_empty()
     }
 
     /// Completes when something was pushed since the last completion.

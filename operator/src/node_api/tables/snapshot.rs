@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::encode::{batch, removal};
 use super::queue::{Change, StreamQueue};
+use super::remote::Fields;
 use super::{FunctionKey, State, Tables};
 
 /// A registered stream: its queue and, when the log did not reach back far enough, a snapshot to send first.
@@ -24,6 +25,8 @@ pub(in crate::node_api) struct SnapshotParts {
     keys: Vec<FunctionKey>,
     /// Functions without a record, encoded for the last part. Their records, if they can be built meanwhile, are in the queue.
     kept: Vec<Bytes>,
+    /// Whether the node receives functions of other nodes, and addresses.
+    remote: bool,
     begun: bool,
 }
 
@@ -36,32 +39,43 @@ pub(in crate::node_api) struct ReadyBatch {
 
 impl Tables {
     /// Registers a stream of `node`, or returns `None` while the caches are not complete. Every later change reaches
-    /// its queue.
-    pub(in crate::node_api) fn open(&self, node: &str, have: u64) -> Option<Opening> {
+    /// its queue. `remote` nodes also receive functions that are placed on other nodes only.
+    pub(in crate::node_api) fn open(&self, node: &str, have: u64, remote: bool) -> Option<Opening> {
         let mut guard = self.lock();
         let state = &mut *guard;
         if !state.synced {
             return None;
         }
-        let queue = Arc::new(StreamQueue::new(node));
-        let snapshot = match state.log.since(have, Instant::now()) {
+        let queue = Arc::new(StreamQueue::new(node, remote));
+        let now = Instant::now();
+        if state.may_lack_addresses(have, now) {
+            queue.push_all_addresses();
+        }
+        let snapshot = match state.log.since(have, now) {
             Some(missed) => {
                 for one in missed {
                     let entry = state.functions.get(one.key);
-                    if entry.is_some_and(|entry| entry.placement.includes(node)) {
+                    if entry.is_some_and(|entry| entry.reaches(&queue)) {
                         queue.push(one.key, Change::Whole);
-                    } else if one.was_on(node) {
+                    } else if one.was_on(node) || (remote && one.was_elsewhere()) {
                         queue.push(one.key, Change::Removal);
                     }
                 }
                 None
             }
-            None => Some(SnapshotParts {
-                version: state.version,
-                keys: state.placed_on(node),
-                kept: state.withheld.encode(),
-                begun: false,
-            }),
+            None => {
+                // its last part has all addresses
+                let _ = queue.take_addresses();
+                let reached = state.functions.iter();
+                let reached = reached.filter(|(_, entry)| entry.reaches(&queue));
+                Some(SnapshotParts {
+                    version: state.version,
+                    keys: reached.map(|(key, _)| key.clone()).collect(),
+                    kept: state.withheld.encode(),
+                    remote,
+                    begun: false,
+                })
+            }
         };
         let id = state.next_stream;
         state.next_stream += 1;
@@ -87,16 +101,17 @@ impl Tables {
     ) -> Option<ReadyBatch> {
         let state = self.lock();
         let pending = parts.as_mut()?;
-        let mut fields = Vec::new();
-        let mut size = 0;
-        while size < bytes
+        let mut fields = Fields::default();
+        while fields.bytes < bytes
             && let Some(key) = pending.keys.pop()
         {
-            if let Some(entry) = state.functions.get(&key)
-                && entry.placement.includes(node)
-            {
-                size += entry.whole.len();
-                fields.push(entry.whole.clone());
+            let Some(entry) = state.functions.get(&key) else {
+                continue;
+            };
+            match &entry.remote {
+                _ if entry.placement.includes(node) => fields.push(entry.whole.clone()),
+                Some(remote) if pending.remote => fields.push_remote(remote),
+                _ => {}
             }
         }
         let last = pending.keys.is_empty();
@@ -109,11 +124,14 @@ impl Tables {
         pending.begun = true;
         let version = pending.version;
         if last {
-            fields.append(&mut pending.kept);
+            fields.list.append(&mut pending.kept);
+            if pending.remote {
+                state.all_addresses(&mut fields);
+            }
             *parts = None;
         }
         drop(state);
-        let message = batch(version, phase, &fields);
+        let message = batch(version, phase, &fields.list);
         Some(ReadyBatch { message, version })
     }
 
@@ -127,14 +145,12 @@ impl Tables {
         version_alone: bool,
     ) -> Option<ReadyBatch> {
         let state = self.lock();
-        let mut fields = Vec::new();
-        let mut size = 0;
-        while size < bytes
+        let mut fields = Fields::default();
+        state.changed_addresses(queue, &mut fields);
+        while fields.bytes < bytes
             && let Some((key, change)) = queue.pop()
         {
-            let field = state.field(&key, change, queue.node());
-            size += field.len();
-            fields.push(field);
+            state.add(&key, change, queue, &mut fields);
         }
         // Read under the lock under which every change is pushed: an empty queue means that nothing is missing.
         let version = if queue.is_empty() {
@@ -143,33 +159,28 @@ impl Tables {
             sent
         };
         drop(state);
-        if fields.is_empty() && !(version_alone && version > sent) {
+        if fields.list.is_empty() && !(version_alone && version > sent) {
             return None;
         }
-        let message = batch(version, SnapshotPhase::None, &fields);
+        let message = batch(version, SnapshotPhase::None, &fields.list);
         Some(ReadyBatch { message, version })
     }
 }
 
 impl State {
-    pub(super) fn placed_on(&self, node: &str) -> Vec<FunctionKey> {
-        let placed = self
-            .functions
-            .iter()
-            .filter(|(_, entry)| entry.placement.includes(node));
-        placed.map(|(key, _)| key.clone()).collect()
-    }
-
-    /// Encodes the newest content, whatever was queued: a function that left the node meanwhile is sent as a removal,
-    /// and one that came back as a record.
-    fn field(&self, key: &FunctionKey, change: Change, node: &str) -> Bytes {
-        match self.functions.get(key) {
-            Some(entry) if entry.placement.includes(node) => match change {
+    /// Adds the newest content, whatever was queued: a function that left the node meanwhile is sent as one of other nodes or as a
+    /// removal, and one that came back as a record.
+    fn add(&self, key: &FunctionKey, change: Change, queue: &StreamQueue, fields: &mut Fields) {
+        let Some(entry) = self.functions.get(key) else {
+            return fields.push(removal(key, self.version));
+        };
+        match &entry.remote {
+            _ if entry.placement.includes(queue.node()) => fields.push(match change {
                 Change::Split => entry.split.clone(),
                 Change::Whole | Change::Removal => entry.whole.clone(),
-            },
-            Some(entry) => removal(key, entry.record.version),
-            None => removal(key, self.version),
+            }),
+            Some(remote) if queue.takes_remote() => fields.push_remote(remote),
+            _ => fields.push(removal(key, entry.record.version)),
         }
     }
 }

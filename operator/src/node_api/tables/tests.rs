@@ -44,7 +44,7 @@ fn a_renewed_certificate_is_a_change_and_an_unknown_one_is_not() {
     tables
         .upsert(record("u", 1, Some("old")), Placement::All)
         .unwrap();
-    let opening = tables.open(NODE, 0).unwrap();
+    let opening = tables.open(NODE, 0, false).unwrap();
     let changed = |record: v1::FunctionRecord| {
         let before = tables.version();
         tables.upsert(record, Placement::All).unwrap();

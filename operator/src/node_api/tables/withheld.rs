@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn open(tables: &Tables, have: u64) -> Opening {
-        tables.open(NODE, have).unwrap()
+        tables.open(NODE, have, false).unwrap()
     }
 
     fn batch(ready: &ReadyBatch) -> v1::Batch {
@@ -155,7 +155,7 @@ mod tests {
         let opening = open(&tables, 10);
         assert!(opening.snapshot.is_none());
         let has = [key("c")].into();
-        assert_eq!(tables.compare(&opening.queue, &has), 0);
+        assert_eq!(tables.compare(&opening.queue, &has, &[].into()), 0);
         assert!(tables.next_batch(&opening.queue, 10, 1, false).is_none());
         tables.remove(&key("c"), 12);
         for queue in [opening.queue, open(&tables, 11).queue] {

@@ -32,6 +32,13 @@ pub struct Projector {
     placements: Arc<PlacementPool>,
 }
 
+/// The nodes that a placement picks.
+struct Placed {
+    nodes: BTreeSet<String>,
+    /// Whether another node has a node-shim too.
+    restricted: bool,
+}
+
 impl fmt::Debug for Projector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Projector")
@@ -108,8 +115,14 @@ impl Projector {
             self.withhold(key, uid);
             return;
         }
-        let placed = self.placed(key, object);
-        if let Err(error) = self.tables.upsert(record, self.placements.share(placed)) {
+        let Placed { nodes, restricted } = self.placed_among_all(key, object);
+        let placement = self.placements.share(nodes);
+        let stored = if restricted {
+            self.tables.upsert_restricted(record, placement)
+        } else {
+            self.tables.upsert(record, placement)
+        };
+        if let Err(error) = stored {
             tracing::error!(function = %key, %error, "the function keeps its former record");
             self.withhold(key, uid);
         }
@@ -160,6 +173,10 @@ impl Projector {
     /// The nodes that the accepted placement picks.
     #[must_use]
     pub fn placed(&self, key: &ObjectKey, object: &EdgeFunction) -> BTreeSet<String> {
+        self.placed_among_all(key, object).nodes
+    }
+
+    fn placed_among_all(&self, key: &ObjectKey, object: &EdgeFunction) -> Placed {
         let spec = super::placement(object);
         let nodes = self.caches.nodes.all();
         let none = BTreeMap::new();
@@ -168,7 +185,13 @@ impl Projector {
             let key = ObjectKey::new("", name);
             shims.contains(name) || self.caches.edge_nodes.get(&key).is_some()
         };
-        pick_nodes::pick(key, &spec, &pick_nodes::candidates(&nodes, &none, has_shim))
+        let candidates = pick_nodes::candidates(&nodes, &none, has_shim);
+        let nodes = pick_nodes::pick(key, &spec, &candidates);
+        let mut shims = candidates.iter().filter(|node| node.has_shim);
+        Placed {
+            restricted: shims.any(|node| !nodes.contains(node.name)),
+            nodes,
+        }
     }
 
     /// Whether every Secret that a revision or a served route refers to was asked for and answered.

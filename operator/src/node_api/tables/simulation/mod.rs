@@ -1,6 +1,8 @@
 //! Random simulations: two replicas with different delays, and nodes that join, leave and change replicas. In the end
 //! every node has what is placed on it, and it never received anything else.
 
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use prost::Message;
 
 use super::super::test_support::{record, split};
 use super::*;
+use model::{Model, serial};
 
 const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
 const FUNCTIONS: [&str; 4] = ["a", "b", "c", "d"];
@@ -18,6 +21,8 @@ const FUNCTIONS: [&str; 4] = ["a", "b", "c", "d"];
 enum Step {
     /// Writes a function: weight, and the nodes it is placed on (one bit each; 8 means all, including later ones).
     Write(usize, u32, u8),
+    /// Replaces the pod of a node.
+    Pod(usize),
     /// Changes only the placement, not the object.
     Move(usize, u8),
     Delete(usize),
@@ -40,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (function.clone(), 0..=8_u8).prop_map(|(f, p)| Step::Move(f, p)),
         1 => function.clone().prop_map(Step::Delete),
         1 => function.prop_map(Step::Hint),
+        1 => node.clone().prop_map(Step::Pod),
         4 => (0..2_usize, 1..6_usize).prop_map(|(r, n)| Step::Deliver(r, n)),
         3 => (node.clone(), 0..2_usize).prop_map(|(n, r)| Step::Connect(n, r)),
         2 => node.clone().prop_map(Step::Disconnect),
@@ -63,22 +69,13 @@ fn placement(bits: u8) -> Placement {
 enum Event {
     Upsert(Box<v1::FunctionRecord>, Placement),
     Remove(FunctionKey, u64),
+    Address(&'static str, std::net::SocketAddr, u64),
 }
 
 #[derive(Default)]
 struct Replica {
     tables: Tables,
     taken: usize,
-}
-
-/// A node that follows the rules of the contract.
-#[derive(Default)]
-struct Model {
-    functions: BTreeMap<String, v1::FunctionRecord>,
-    version: u64,
-    collecting: Vec<v1::FunctionRecord>,
-    stream: Option<(usize, Opening, u64)>,
-    heard_of: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -89,94 +86,13 @@ struct World {
     truth: BTreeMap<String, (v1::FunctionRecord, Placement)>,
     ever_placed: BTreeSet<(String, &'static str)>,
     clock: u64,
+    addresses: BTreeMap<String, String>,
     nodes: [Model; 3],
 }
 
-fn name_of(key: Option<&v1::FunctionKey>) -> String {
-    key.unwrap().name.clone()
-}
-
-fn serial(record: &v1::FunctionRecord) -> u64 {
-    token_of(record).unwrap().serial
-}
-
-impl Model {
-    fn offer(&mut self, record: v1::FunctionRecord) {
-        let name = name_of(record.key.as_ref());
-        self.heard_of.insert(name.clone());
-        let newer = self.functions.get(&name).is_none_or(|have| {
-            if have.uid == record.uid {
-                serial(&record) >= serial(have)
-            } else {
-                record.version >= have.version
-            }
-        });
-        if newer {
-            self.functions.insert(name, record);
-        }
-    }
-
-    fn lower(&mut self, update: v1::SplitUpdate) {
-        let name = name_of(update.key.as_ref());
-        self.heard_of.insert(name.clone());
-        if let Some(have) = self.functions.get_mut(&name) {
-            let offered = update.split.as_ref().and_then(|split| split.token);
-            let held = have.split.as_ref().and_then(|split| split.token);
-            if offered.map(|p| (p.epoch, p.serial)) >= held.map(|p| (p.epoch, p.serial)) {
-                have.split = update.split;
-                have.version = have.version.max(update.version);
-            }
-        }
-    }
-
-    fn take(&mut self, batch: v1::Batch) {
-        use v1::SnapshotPhase::{Begin, Continue, End, None, Whole};
-        match batch.snapshot() {
-            None => {
-                for record in batch.functions {
-                    self.offer(record);
-                }
-            }
-            Begin => {
-                self.collecting = batch.functions;
-                return;
-            }
-            Continue => {
-                self.collecting.extend(batch.functions);
-                return;
-            }
-            phase @ (End | Whole) => {
-                let mut all = batch.functions;
-                if phase == End {
-                    all.append(&mut self.collecting);
-                }
-                let named: BTreeSet<String> = all
-                    .iter()
-                    .map(|record| name_of(record.key.as_ref()))
-                    .collect();
-                for record in all {
-                    self.offer(record);
-                }
-                self.functions
-                    .retain(|name, have| named.contains(name) || have.version > batch.version);
-            }
-        }
-        for update in batch.splits {
-            self.lower(update);
-        }
-        for removal in batch.removals {
-            let name = name_of(removal.key.as_ref());
-            self.heard_of.insert(name.clone());
-            if self
-                .functions
-                .get(&name)
-                .is_some_and(|have| removal.version >= have.version)
-            {
-                self.functions.remove(&name);
-            }
-        }
-        self.version = self.version.max(batch.version);
-    }
+/// Whether a node announces that it can forward.
+fn forwards(node: usize) -> bool {
+    node != 2
 }
 
 impl World {
@@ -258,6 +174,15 @@ impl World {
                 }
                 self.write(name, 0, placement);
             }
+            Step::Pod(node) => {
+                let version = self.tick();
+                let ip = std::net::Ipv4Addr::from_bits(u32::try_from(version).unwrap());
+                self.addresses
+                    .insert(NODES[node].to_owned(), ip.to_string());
+                let address = (ip, 8080).into();
+                self.events
+                    .push(Event::Address(NODES[node], address, version));
+            }
             Step::Deliver(replica, count) => self.deliver(replica, count),
             Step::Connect(node, replica) => self.connect(node, replica),
             Step::Disconnect(node) => self.disconnect(node),
@@ -278,8 +203,17 @@ impl World {
         let replica = &mut self.replicas[replica];
         for event in self.events.iter().skip(replica.taken).take(count) {
             match event.clone() {
-                Event::Upsert(record, placement) => {
+                Event::Upsert(record, placement @ Placement::All) => {
                     replica.tables.upsert(*record, placement).unwrap();
+                }
+                Event::Upsert(record, placement) => {
+                    replica
+                        .tables
+                        .upsert_restricted(*record, placement)
+                        .unwrap();
+                }
+                Event::Address(node, address, version) => {
+                    replica.tables.set_address(node, Some(address), version);
                 }
                 Event::Remove(key, version) => replica.tables.remove(&key, version),
             }
@@ -291,9 +225,11 @@ impl World {
         self.disconnect(node);
         let model = &mut self.nodes[node];
         model.collecting.clear();
+        model.collecting_remote.clear();
+        model.forwards = forwards(node);
         let opening = self.replicas[replica]
             .tables
-            .open(NODES[node], model.version)
+            .open(NODES[node], model.version, forwards(node))
             .unwrap();
         let sent = if opening.snapshot.is_none() {
             model.version
@@ -304,7 +240,10 @@ impl World {
             // The first report of a node that resumes contains its whole state.
             let has = model.functions.keys();
             let has = has.map(|name| FunctionKey::new("shop", name)).collect();
-            self.replicas[replica].tables.compare(&opening.queue, &has);
+            let remote = model.remote.keys();
+            let remote = remote.map(|name| FunctionKey::new("shop", name)).collect();
+            let tables = &self.replicas[replica].tables;
+            tables.compare(&opening.queue, &has, &remote);
         }
         model.stream = Some((replica, opening, sent));
     }
@@ -357,6 +296,42 @@ impl World {
         }
     }
 
+    /// A node that can forward has every function of other nodes, with the nodes, and all addresses once it needs any.
+    fn check_remote(&self, node: &str, model: &Model) -> Result<(), TestCaseError> {
+        let forwards = node != NODES[2];
+        let elsewhere = |placement: &Placement| match placement {
+            Placement::Nodes(names) if forwards && !names.contains(node) => {
+                Some(names.iter().cloned().collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let should: BTreeMap<&str, Vec<String>> = self
+            .truth
+            .iter()
+            .filter_map(|(name, (_, placement))| Some((name.as_str(), elsewhere(placement)?)))
+            .collect();
+        let has: BTreeMap<&str, Vec<String>> = model
+            .remote
+            .iter()
+            .map(|(name, remote)| (name.as_str(), model.sets[&remote.node_set].clone()))
+            .collect();
+        prop_assert_eq!(&has, &should, "{}", node);
+        if !should.is_empty() {
+            let others = |all: &BTreeMap<String, String>| {
+                let mut all = all.clone();
+                all.remove(node);
+                all
+            };
+            prop_assert_eq!(
+                others(&model.addresses),
+                others(&self.addresses),
+                "{}",
+                node
+            );
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), TestCaseError> {
         for (node, model) in NODES.iter().zip(&self.nodes) {
             let should: BTreeMap<&str, u64> = self
@@ -371,6 +346,7 @@ impl World {
                 .map(|(name, record)| (name.as_str(), serial(record)))
                 .collect();
             prop_assert_eq!(has, should, "{}", node);
+            self.check_remote(node, model)?;
             for name in &model.heard_of {
                 prop_assert!(
                     self.ever_placed.contains(&(name.clone(), *node)),

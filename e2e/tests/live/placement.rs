@@ -1,0 +1,60 @@
+//! Functions on some of the nodes: every node answers for them.
+
+use crate::{
+    scenarios,
+    world::{LATER, World},
+};
+use anyhow::{Result, ensure};
+
+scenarios![together: [scaling_loses_no_request_on_any_node]];
+
+const HOST: &str = "scaled.example";
+
+/// `kubectl scale --replicas=1` and back. Requests are sent to every node all the time, and none fails.
+async fn scaling_loses_no_request_on_any_node(world: &World) -> Result<()> {
+    let ns = world.namespace("t-scale").await?;
+    world.serve(&ns, "hello", world.spec("v1", HOST)).await?;
+    ensure!(world.nodes().len() >= 3, "{} nodes", world.nodes().len());
+    let load = world.load(HOST, 100)?;
+    for replicas in [1, 3, 2, 1, 3] {
+        scale(world, &ns, replicas)?;
+        world
+            .function(&ns, "hello", LATER, |f| {
+                f["status"]["replicas"] == replicas && f["status"]["nodes"]["applied"] == replicas
+            })
+            .await?;
+        for node in world.nodes() {
+            let answer = world.edge.get(node, HOST, "/").await?;
+            ensure!(answer.status == 200, "{node} with {replicas}: {answer:?}");
+        }
+    }
+    let seen = load.finish().await?;
+    ensure!(seen.failed == 0 && seen.total > 0, "{seen:?}");
+    scale(world, &ns, 0)?;
+    world
+        .until(async |w| {
+            for node in w.nodes() {
+                let answer = w.edge.get(node, HOST, "/").await?;
+                if (answer.status, answer.error.as_str()) != (503, "not_placed") {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+}
+
+fn scale(world: &World, ns: &str, replicas: u32) -> Result<()> {
+    let output = world
+        .cluster
+        .kubectl()
+        .args(["scale", "ef", "hello", "-n", ns])
+        .arg(format!("--replicas={replicas}"))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
