@@ -49,7 +49,8 @@ enum Sent {
     Answered(Response<Incoming>, StreamPlace),
     /// The node answered that it does not have the function.
     NotHere(Response<Incoming>, StreamPlace),
-    NotSent(NoConnection),
+    /// There is no connection to the node.
+    Unreached(NoConnection),
     Failed(Failed),
 }
 
@@ -141,7 +142,7 @@ impl Forwarding<'_> {
                     return Ok((response, stream));
                 }
                 Sent::NotHere(..) => {}
-                Sent::NotSent(why) => full |= why == NoConnection::Full,
+                Sent::Unreached(why) => full |= why == NoConnection::Full,
                 Sent::Failed(failed) => return Err(failed),
             }
         }
@@ -180,7 +181,7 @@ impl Forwarding<'_> {
         for _ in 0..=MAX_CLOSED {
             let stream = match forwarder.pool.connection(node).await {
                 Ok(stream) => stream,
-                Err(why) => return Sent::NotSent(why),
+                Err(why) => return Sent::Unreached(why),
             };
             let Some(reader) = upload.reader() else {
                 break;

@@ -90,10 +90,10 @@ impl Node {
             }
             let mut served =
                 served_function(&record.parsed.entry, &slots, self.supervision.expired());
-            if let Some(remote) = remote.remove(key) {
-                if !load_meanwhile(&mut served, remote) {
-                    arrived.push(key.clone());
-                }
+            if let Some(remote) = remote.remove(key)
+                && !load_meanwhile(&mut served, remote)
+            {
+                arrived.push(key.clone());
             }
             functions.push(served);
         }
