@@ -236,6 +236,10 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<File> {
         .read_to_end(&mut magic)
         .with_context(cannot_read)?;
     ensure!(
+        !magic.starts_with(b"\0asm\x01\0\0\0"),
+        "{name} is a core module, not a component: build it for the target wasm32-wasip2, or make a component of it with `wasm-tools component new`"
+    );
+    ensure!(
         is_component(&magic),
         "{name} is not a WebAssembly component in binary form"
     );

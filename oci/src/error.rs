@@ -136,7 +136,7 @@ impl Error {
 fn status_message(host: &str, repository: &str, status: u16) -> String {
     match status {
         401 | 403 => format!("{host} refuses access to {repository} ({status})"),
-        404 => format!("{host} does not have {repository} in this version (404)"),
+        404 => format!("{host} has no {repository} with this tag or digest (404)"),
         _ => format!("{host} answered {status}"),
     }
 }

@@ -207,8 +207,8 @@ pub struct Limits {
     #[schemars(schema_with = "crate::schema::quantity::<65_536, 4_294_967_296>")]
     pub memory: Option<String>,
 
-    /// CPU time that the component may use for one request. Beyond it, the request is answered with 504. Default
-    /// 200ms, 1ms to 5m.
+    /// CPU time that the component may use for one request. Beyond it, the request is answered with 504. This is a
+    /// duration and not a share of a processor: 2m is two minutes. Default 200ms, 1ms to 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration::<1, 300_000>")]
     pub cpu: Option<String>,

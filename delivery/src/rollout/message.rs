@@ -149,11 +149,18 @@ fn observed(f: &EvidenceSummary) -> String {
         .as_ref()
         .map(|node| format!(" More than half of the candidate's requests are those of {node}."))
         .unwrap_or_default();
-    format!(
-        "{requests}, errors {} against {} on stable{tolerance}.{alone}",
-        rate(&f.candidate),
-        rate(&f.stable)
-    )
+    match (f.candidate.requests, f.stable.requests) {
+        (0, _) => "no requests to the candidate yet.".to_owned(),
+        (_, 0) => format!(
+            "{requests}, errors {}, and no requests to stable to compare with.{alone}",
+            rate(&f.candidate)
+        ),
+        _ => format!(
+            "{requests}, errors {} against {} on stable{tolerance}.{alone}",
+            rate(&f.candidate),
+            rate(&f.stable)
+        ),
+    }
 }
 
 /// What the next rise of the weight still waits for.
@@ -358,4 +365,35 @@ pub(super) fn raised(r: &Rollout, state: State, by: Option<&str>) -> String {
         r.plan.steps.len(),
         r.step
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::RequestCounts;
+
+    #[test]
+    fn counts_without_requests_are_not_compared() {
+        let counts = |requests, errors| RequestCounts {
+            requests,
+            errors,
+            ..Default::default()
+        };
+        let of = |candidate, stable| {
+            observed(&EvidenceSummary {
+                candidate,
+                stable,
+                ..Default::default()
+            })
+        };
+        let none = of(counts(0, 0), counts(500, 0));
+        assert_eq!(none, "no requests to the candidate yet.");
+        let alone = of(counts(10, 1), counts(0, 0));
+        assert_eq!(
+            alone,
+            "10 requests, errors 10 %, and no requests to stable to compare with."
+        );
+        let both = of(counts(10, 1), counts(20, 1));
+        assert_eq!(both, "10 requests, errors 10 % against 5 % on stable.");
+    }
 }

@@ -232,15 +232,15 @@ pub(super) async fn report_bad(
     demo.screen.print(&format!("          {message}"));
     let after = |moment: Duration| time(moment.saturating_sub(first));
     let stopped = if last > decided {
-        format!("last answer of it {} after that", time(last - decided))
+        format!("its last answer came {} after that", time(last - decided))
     } else {
         format!(
-            "last answer of it {} before that was observed",
+            "its last answer came {} before the rollback was observed",
             time(decided - last)
         )
     };
     Ok(format!(
-        "{reason}: decided {} after the first bad answer, {stopped}; in all {} requests, {bad} {what} ({})",
+        "{reason}: decided {} after the first bad answer, {stopped}; of its {} requests, {bad} {what} ({})",
         after(decided),
         arm.requests,
         percent(bad, arm.requests),

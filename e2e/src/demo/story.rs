@@ -370,7 +370,7 @@ fn closing(demo: DemoContext<'_>, outcomes: &mut Outcomes) {
     let p95 = time(all.p95);
     let whole = samples.beyond() == 0;
     let figures = format!(
-        "{} requests, {failed} failed beside v3's own, p95 of all {p95}",
+        "{} requests, {failed} failed except those of v3, p95 of all {p95}",
         all.requests
     );
     outcomes.add(
@@ -383,6 +383,7 @@ fn closing(demo: DemoContext<'_>, outcomes: &mut Outcomes) {
 /// Leaves everything running and prints commands for inspecting it.
 fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr], page: &str) -> Result<()> {
     let kubectl = cluster.tools().program("kubectl").display().to_string();
+    let helm = crate::cluster::helm()?.display().to_string();
     let kubeconfig = cluster.kubeconfig().display().to_string();
     let prometheus = cluster
         .prometheus
@@ -392,7 +393,7 @@ fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr], page: &str) 
     let dir: PathBuf = cluster.keep()?;
     screen.heading("All of it is still running");
     screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
-    screen.print(&format!("  alias kubectl={kubectl}"));
+    screen.print(&format!("  alias kubectl={kubectl} helm={helm}"));
     screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");
     screen.print(&format!("  page: {page}"));
     screen.print(&format!(

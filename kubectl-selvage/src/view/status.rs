@@ -8,7 +8,7 @@ use super::tree::Node;
 use super::{Snapshot, Style, evidence, is_running, phase};
 use crate::gates;
 use crate::table::align;
-use crate::text::{age, bar, moment, percent, printable, weight};
+use crate::text::{age, bar, count, moment, percent, printable, weight};
 
 /// Shows a function, its revisions, its rollout, and conditions that are not as they should be.
 pub(crate) fn status(snapshot: &Snapshot, style: Style) -> Vec<String> {
@@ -64,7 +64,7 @@ fn behind(snapshot: &Snapshot, status: &EdgeFunctionStatus) -> Option<String> {
     );
     (observed < newest).then(|| {
         format!(
-            "generation {newest} of the spec is newer than this status, which describes {observed}"
+            "generation {newest} of the spec is newer than this status, which describes {observed}: the operator has not handled the change yet"
         )
     })
 }
@@ -81,8 +81,11 @@ fn revisions(snapshot: &Snapshot, status: &EdgeFunctionStatus, style: Style) -> 
         let loaded = revision
             .and_then(|r| r.status.as_ref()?.nodes.as_ref())
             .map(|nodes| match nodes.failed {
-                0 => format!("on {} nodes", nodes.loaded),
-                failed => format!("on {} nodes, {failed} cannot load it", nodes.loaded),
+                0 => format!("on {}", count(nodes.loaded.into(), "node")),
+                failed => format!(
+                    "on {}, {failed} cannot load it",
+                    count(nodes.loaded.into(), "node")
+                ),
             });
         let source = revision.map(|revision| match &revision.spec.image {
             Some(image) => image.clone(),

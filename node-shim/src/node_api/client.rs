@@ -53,7 +53,7 @@ enum SessionError {
     File(String, std::io::Error),
     #[error("the token is not text")]
     Token,
-    #[error("connection: {0:#}")]
+    #[error("connection: {}", causes(.0))]
     Transport(#[from] tonic::transport::Error),
     #[error("{} ({:?})", .0.message(), .0.code())]
     Status(Box<tonic::Status>),
@@ -323,6 +323,22 @@ fn is_logged(failures: u32, reason: &str, last: &str) -> bool {
     reason != last || failures.is_power_of_two()
 }
 
+/// Joins an error and its causes. The first line of a transport error names no cause: the reason why a node is alone, such as a
+/// refused connection or a certificate, is below it. A cause that repeats the text before it is left out.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Receives the operator's first message.
 ///
 /// # Errors
@@ -345,6 +361,15 @@ async fn receive_welcome(down: &mut Streaming<OperatorMessage>) -> Result<Welcom
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transport_error_is_logged_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("transport error")]
+        struct Outer(#[source] std::io::Error);
+        let refused = Outer(std::io::Error::other("connection refused"));
+        assert_eq!(causes(&refused), "transport error: connection refused");
+    }
 
     #[test]
     fn an_outage_is_logged_at_a_falling_rate_and_each_reason_at_once() {

@@ -197,6 +197,17 @@ fn serve_rejects_files_that_are_not_components() {
     );
 }
 
+/// HG-10: a core module, which `cargo build` writes for older targets, is named as such with the way to mend it.
+#[test]
+fn serve_names_the_way_from_a_core_module_to_a_component() {
+    let message = refusal(b"\0asm\x01\0\0\0", &[]);
+    assert!(
+        message
+            .contains("is a core module, not a component: build it for the target wasm32-wasip2"),
+        "{message}"
+    );
+}
+
 /// HG-4: tables count before traffic too, and the message contains both numbers.
 #[test]
 fn serve_rejects_components_that_start_with_more_memory_than_allowed() {

@@ -40,7 +40,7 @@ async fn fd_8_a_removed_image_stops_only_nodes_that_do_not_have_it() {
     let exception = &report.exceptions[0];
     assert_eq!(exception.reason, "PullFailed");
     assert_eq!(exception.revision, "r1");
-    let message = "does not have app in this version (404)";
+    let message = "has no app with this tag or digest (404)";
     assert!(exception.message.contains(message), "{exception:?}");
     assert_eq!(node.get("f").await.0, 503);
 

@@ -123,7 +123,7 @@ async fn claim_hosts(
         return Ok(Some(match claimed {
             Claimed::Owned => continue,
             Claimed::Taken { host: other, owner } => format!(
-                "spec.routes: the host {host:?} belongs to namespace {owner:?} by its claim on {other:?}"
+                "spec.routes: the host {host:?} belongs to namespace {owner:?}, whose functions name {other:?}; use another host, or remove it from them (kubectl get hostclaims lists the owners)"
             ),
             Claimed::Unreadable { host: other } => format!(
                 "spec.routes: the host {host:?} belongs to the HostClaim {:?}, which this version of the operator cannot read",

@@ -52,7 +52,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ResolveError> {
                 ..
             } if depth == 0 => {
                 return Err(refuse(
-                    "the file is a core module, not a component".to_owned(),
+                    "the file is a core module, not a component: build it for the target wasm32-wasip2, or make a component of it with `wasm-tools component new`"
+                        .to_owned(),
                 ));
             }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,

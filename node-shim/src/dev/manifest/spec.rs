@@ -122,7 +122,7 @@ pub(super) enum PathMatchType {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object such as {value: /api}")]
 pub(super) struct PathMatch {
     #[serde(rename = "type", default)]
     pub(super) match_type: PathMatchType,

@@ -195,7 +195,7 @@ fn a_wrong_value_is_named_with_its_line() {
         (
             "  limits: { cpu: 5 }",
             7,
-            "spec.limits.cpu: 5 is not a text: write it in quotes, \"5\"",
+            "spec.limits.cpu: 5: write a duration such as 250ms, 5s, 1m30s or 2h",
         ),
         (
             "  limits: { idle: 5d }",
@@ -223,6 +223,11 @@ fn a_wrong_value_is_named_with_its_line() {
             "spec.egress.allow[0]: \"http://prices\": ",
         ),
         (
+            "  limits: { memory: 64 }",
+            7,
+            "spec.limits.memory: 64: write a size from 64Ki to 4Gi",
+        ),
+        (
             "  sourc: {}",
             7,
             "spec: unknown field `sourc`, expected one of ",
@@ -234,6 +239,15 @@ fn a_wrong_value_is_named_with_its_line() {
         assert!(message.contains(&format!(": {expected}")), "{message}");
         assert!(!message.contains(" at line "), "{message}");
     }
+}
+
+#[test]
+fn a_path_that_is_a_text_is_refused_with_an_example() {
+    let fields =
+        "  source: { image: r.example/f:1 }\n  routes: [{ hosts: [f.example], paths: [/api] }]\n";
+    let message = error(&function(fields));
+    let expected = "expected an object such as {value: /api}";
+    assert!(message.contains(expected), "{message}");
 }
 
 #[test]

@@ -19,10 +19,14 @@ where
 
 struct TextVisitor<T>(fn(&str) -> Result<T, String>, PhantomData<T>);
 
-fn unquoted<T, E: Error>(value: impl fmt::Display) -> Result<T, E> {
-    Err(E::custom(format!(
-        "{value} is not a text: write it in quotes, \"{value}\""
-    )))
+impl<T> TextVisitor<T> {
+    /// Refuses a value without quotes. Quotes are advised only where they are enough: 64 has no unit, quoted or not.
+    fn unquoted<E: Error>(self, value: impl fmt::Display) -> Result<T, E> {
+        Err(E::custom(match (self.0)(&value.to_string()) {
+            Ok(_) => format!("{value} is not a text: write it in quotes, \"{value}\""),
+            Err(why) => format!("{value}: {why}"),
+        }))
+    }
 }
 
 impl<T> Visitor<'_> for TextVisitor<T> {
@@ -37,19 +41,19 @@ impl<T> Visitor<'_> for TextVisitor<T> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
-        unquoted(value)
+        self.unquoted(value)
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<T, E> {
-        unquoted(value)
+        self.unquoted(value)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
-        unquoted(value)
+        self.unquoted(value)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {
-        unquoted(value)
+        self.unquoted(value)
     }
 }
 

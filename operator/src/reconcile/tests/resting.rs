@@ -68,7 +68,7 @@ async fn fd_8_a_node_that_cannot_load_stable_is_named_with_its_reason() {
         assert_eq!((status.as_str(), reason.as_str()), ("False", "NodesBehind"));
         assert_eq!(
             message,
-            "1 of 2 nodes serve the current weight, first n-2 (PullFailed: registry.example does not have shop/f in this version (404))"
+            "1 of 2 nodes serve the current weight, first n-2 (PullFailed: registry.example has no shop/f with this tag or digest (404))"
         );
         written_with(&world, &without_code(&world)).await;
         world.writes();
@@ -99,7 +99,7 @@ fn without_code(world: &World) -> node_api::v1::Report {
             function,
             revision,
             reason: node_api::ExceptionReason::PullFailed.name().into(),
-            message: "registry.example does not have shop/f in this version (404)".into(),
+            message: "registry.example has no shop/f with this tag or digest (404)".into(),
             since: 1,
         }],
         ..node_api::v1::Report::default()
