@@ -12,7 +12,7 @@ use node_shim_core::desired::{
     Supervision, load_order,
 };
 use node_shim_core::memory_pressure::MemoryPressure;
-use node_shim_core::table::{FunctionKey, RevisionName, TrafficSplit};
+use node_shim_core::table::{FunctionKey, RevisionName};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -96,6 +96,8 @@ pub(crate) struct Node {
     pub(super) counters: Arc<CounterTable>,
     pub(super) table: Arc<RoutingTable>,
     started: Instant,
+    /// Whether the node has been ready.
+    was_ready: bool,
     /// The current connection resumed from the table of this node.
     resumed: bool,
     confirm_at: Option<Instant>,
@@ -150,6 +152,7 @@ impl Node {
             counters,
             table: Arc::default(),
             started: now.at,
+            was_ready: false,
             resumed: false,
             confirm_at: None,
             dirty: Dirty {
@@ -347,7 +350,7 @@ impl Node {
                 revisions.push(RevisionToLoad {
                     namespace: key.namespace.to_string(),
                     digest: definition.component.digest.clone(),
-                    role: role(split, name),
+                    role: RevisionRole::of(split, name),
                     recent_traffic,
                 });
             }
@@ -442,8 +445,14 @@ impl Node {
 
     /// Returns whether load balancers may send traffic: a table is applied, values of Secrets have arrived, and all
     /// functions with recent traffic are loaded or have failed. The waits for Secrets and code are limited by
-    /// `MAX_WAIT_FOR_SECRETS` and `MAX_WAIT_FOR_CODE`.
-    pub(crate) fn ready(&self, now: Now) -> bool {
+    /// `MAX_WAIT_FOR_SECRETS` and `MAX_WAIT_FOR_CODE`. A node that was ready stays so: a function that arrives later must not
+    /// take the others from the load balancers, on all nodes at once.
+    pub(crate) fn ready(&mut self, now: Now) -> bool {
+        self.was_ready = self.was_ready || self.is_prepared(now);
+        self.was_ready
+    }
+
+    fn is_prepared(&self, now: Now) -> bool {
         let settled = || {
             let keys = self.records.iter().map(|(key, _)| key);
             self.recent_traffic
@@ -481,15 +490,5 @@ impl Node {
 
     pub(crate) fn is_unsupervised(&self) -> bool {
         self.supervision.expired()
-    }
-}
-
-fn role(split: &TrafficSplit, name: &RevisionName) -> RevisionRole {
-    if split.stable.as_ref() == Some(name) {
-        RevisionRole::Stable
-    } else if split.candidate.as_ref() == Some(name) {
-        RevisionRole::Candidate
-    } else {
-        RevisionRole::Previous
     }
 }

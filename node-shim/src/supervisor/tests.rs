@@ -379,6 +379,28 @@ async fn readiness_waits_ten_seconds_for_secret_values_and_not_once_an_operator_
     );
 }
 
+/// All nodes receive a new function at the same time, so none would be left for the functions that are served already.
+#[tokio::test(start_paused = true)]
+async fn a_function_that_arrives_after_the_start_leaves_the_node_ready() {
+    let start = Now::read();
+    let recent = RecentTraffic::default();
+    let mut node = Node::new(None, recent, CounterTable::new(), TTL, start);
+    assert!(!node.ready(start), "there is no table yet");
+    let batch = |version, functions| Batch {
+        version,
+        snapshot: SnapshotPhase::Whole.into(),
+        functions,
+        ..Batch::default()
+    };
+    node.handle(Event::Batch(batch(1, Vec::new())), start);
+    assert!(node.ready(start));
+    let functions = on_disk(Duration::ZERO).functions;
+    node.handle(Event::Batch(batch(2, functions)), start);
+    let loads = node.reconcile(start, |_| true).load;
+    assert!(!loads.is_empty());
+    assert!(node.ready(start));
+}
+
 /// FD-4: after a reconnection a rollback must arrive before the old weight takes effect again.
 #[tokio::test(start_paused = true)]
 async fn a_resumed_stream_restores_a_candidate_only_after_the_grace_period() {

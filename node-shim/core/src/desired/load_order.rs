@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::table::{RevisionName, TrafficSplit};
+
 /// Role of a revision within its function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RevisionRole {
@@ -11,6 +13,20 @@ pub enum RevisionRole {
     Candidate,
     /// Kept loaded so that a revert takes effect at once.
     Previous,
+}
+
+impl RevisionRole {
+    /// Returns the role of a revision that the split names.
+    #[must_use]
+    pub fn of(split: &TrafficSplit, name: &RevisionName) -> Self {
+        if split.stable.as_ref() == Some(name) {
+            Self::Stable
+        } else if split.candidate.as_ref() == Some(name) {
+            Self::Candidate
+        } else {
+            Self::Previous
+        }
+    }
 }
 
 /// A revision of the node's table whose component has to be loaded.
