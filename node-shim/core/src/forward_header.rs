@@ -36,7 +36,7 @@ pub struct SignedForward {
     pub tag: [u8; TAG_BYTES],
 }
 
-/// Returns the bytes that are signed. `host` is in lower case and has no port.
+/// Returns the bytes that are signed. `host` is the authority of the request in lower case, with its port if it has one.
 #[must_use]
 pub fn signed_bytes(forwarded: &Forwarded, host: &str) -> Vec<u8> {
     format!("selvage-forward\0{forwarded}\0{host}").into_bytes()

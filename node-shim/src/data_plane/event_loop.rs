@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) struct EventLoop {
     pub(crate) plane: Arc<DataPlaneState>,
     /// Guests of this loop that wait for their turn.
     pub(crate) preempted: Arc<PreemptedGuests>,
+    /// Number of guests since the last one that used much CPU time.
+    pub(crate) short_guests: AtomicU32,
     runtime: Handle,
     /// Number of open connections.
     connections: AtomicUsize,
@@ -51,6 +53,7 @@ impl EventLoop {
         let event_loop = Arc::new(Self {
             plane: plane.clone(),
             preempted: Arc::default(),
+            short_guests: AtomicU32::new(0),
             runtime: runtime.handle().clone(),
             connections: AtomicUsize::new(0),
             ended: AtomicBool::new(false),

@@ -210,7 +210,7 @@ fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
     })
 }
 
-/// Validates routes.
+/// Validates the routes of a record, at most [`MAX_LIST`].
 ///
 /// # Errors
 /// Returns the first violation of a limit or shape.
