@@ -189,7 +189,10 @@ fn without_requests_it_waits_and_says_how_many_it_needs() {
     }
     assert_eq!(process.weight(), Weight::percent(10));
     let message = process.playback.message(process.now);
-    assert!(message.starts_with("at 10 %: 0 requests"), "{message}");
+    assert!(
+        message.starts_with("at 10 %: no requests to the candidate yet."),
+        "{message}"
+    );
     assert!(
         message.contains(" more requests to the next step, 0 % of the way."),
         "{message}"
