@@ -14,6 +14,8 @@ use node_shim_core::egress::{AddressFloor, DeniedHost, DeniedHosts};
 use node_shim_core::key_value::MemoryLimits;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use node_shim_core::bounds_checks::BoundsChecks;
+
 use crate::clock::unix_ms;
 use crate::data_plane::{DataPlaneOptions, parse_network};
 use crate::dev::{self, DevArgs};
@@ -49,7 +51,11 @@ enum Role {
 
     /// Compile a component from stdin to native code on stdout; started by `run`, `serve` and `dev`
     #[command(hide = true)]
-    Compile,
+    Compile {
+        /// Check the bounds of memory by comparisons instead of guard pages
+        #[arg(long)]
+        explicit_bounds_checks: bool,
+    },
     /// Create the state directory and change its owner; for an init container that runs as root
     PrepareState(PrepareArgs),
 }
@@ -180,7 +186,15 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let outcome = match self.role {
             // the compiler process limits its resources before it does anything else
-            Role::Compile => return crate::compile::child::run(),
+            Role::Compile {
+                explicit_bounds_checks,
+            } => {
+                let checks = match explicit_bounds_checks {
+                    true => BoundsChecks::Explicit,
+                    false => BoundsChecks::GuardPages,
+                };
+                return crate::compile::child::run(checks);
+            }
             Role::Run(args) => run(*args),
             Role::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
             Role::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),

@@ -60,6 +60,7 @@ pub mod key_value;
 mod keyed_limit;
 mod listener;
 pub mod load;
+mod local_code;
 mod memory_pressure;
 pub mod metrics;
 pub mod native_cache;

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::instance_reuse::ReusePolicy;
@@ -18,16 +17,15 @@ use node_shim_core::table::{
 };
 use zeroize::Zeroizing;
 
-use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
 use crate::config_value::ConfigValue;
 use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions, Listeners};
 use crate::descriptors;
-use crate::disk::{DiskHealth, Draft};
 use crate::drain::Signals;
-use crate::engine::{Engine, EngineOptions, LinkedComponent};
+use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
+use crate::local_code::compile;
 use crate::node_counters::NodeCounters;
 use crate::report_args::ReportArgs;
 use crate::revision::{Revision, RevisionSpec};
@@ -245,24 +243,6 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<File> {
     );
     file.rewind().with_context(cannot_read)?;
     Ok(file)
-}
-
-/// Longest wall-clock time of a compilation. A node starts one again that lacked CPU time; these commands do not, and share
-/// their machine with other programs. The limit of CPU time is that of a node.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Compiles the component as a node does: in a separate process with limited resources, whose output is
-/// mapped.
-pub(crate) async fn compile(engine: &Engine, component: File) -> anyhow::Result<LinkedComponent> {
-    let compile = CompilerPool::new(PathBuf::from(THIS_PROGRAM)).with_timeout(COMPILE_TIMEOUT);
-    let draft = Draft::in_memory(&Arc::new(DiskHealth::default()))?;
-    let code = match compile.run(component, draft).await {
-        Ok(Compiled::Code(draft)) => draft.handle()?,
-        Ok(Compiled::DiskFull) => bail!("there is not enough memory for the native code"),
-        Err(failure) => bail!("{} ({})", failure.message, failure.reason().name()),
-    };
-    let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-    Ok(engine.load(&path)?)
 }
 
 async fn run_until_signal(

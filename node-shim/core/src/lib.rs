@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bounds_checks;
 pub mod call;
 pub mod certificates;
 pub mod client_address;

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 pub(crate) mod tests;
+mod trial;
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::descriptors;
 use crate::engine::LinkedComponent;
+use trial::CodeTrial;
 
 /// Maximum number of components that are mapped again at the same time.
 const MAX_MAPPINGS: usize = 8;
@@ -30,6 +32,10 @@ const MAX_MAPPINGS: usize = 8;
 pub(crate) trait MapCode: Send + Sync {
     /// Tries once to map the code of a component, without blocking the event loop.
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>>;
+
+    /// Tries once to map the component's code with explicit bounds checks, and compiles it if necessary, without blocking
+    /// the event loop.
+    fn map_explicit<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>>;
 }
 
 /// Cache of all mapped code of the process.
@@ -38,6 +44,8 @@ pub struct CodeCache {
     slots_in_use: AtomicUsize,
     registry: Mutex<Registry>,
     mappings: Semaphore,
+    /// One component at a time gets other code, so that components that are new to the node hardly wait for compilers.
+    replacements: Semaphore,
     unmappable: mpsc::UnboundedSender<String>,
 }
 
@@ -67,6 +75,7 @@ pub struct CompiledComponent {
     /// World of the component.
     pub(crate) world: World,
     state: Mutex<State>,
+    trial: CodeTrial,
     changed: Notify,
     /// `None` for code that is never unmapped.
     map: Option<(Arc<dyn MapCode>, Arc<CodeCache>)>,
@@ -123,6 +132,7 @@ impl CodeCache {
             slots_in_use: AtomicUsize::new(0),
             registry: Mutex::default(),
             mappings: Semaphore::new(MAX_MAPPINGS),
+            replacements: Semaphore::new(1),
             unmappable: lost,
         };
         (Arc::new(code_cache), receiver)
@@ -215,6 +225,7 @@ impl CompiledComponent {
             initial_memory: loaded.initial_memory,
             world: loaded.pre.world(),
             state: Mutex::new(State::new(loaded, Some(slot), on_disk)),
+            trial: CodeTrial::default(),
             changed: Notify::new(),
             map: Some((map, Arc::clone(&code_cache))),
         });
@@ -228,6 +239,7 @@ impl CompiledComponent {
         if state.loaded.is_none() {
             state.loaded = Some((resident.loaded, Some(resident.slot)));
             state.on_disk = resident.on_disk;
+            self.trial.restart();
         }
         // together with the result: a request that finds the code unmapped again must be able to map it
         state.mapping = false;
@@ -324,6 +336,7 @@ impl From<LinkedComponent> for Arc<CompiledComponent> {
             initial_memory: loaded.initial_memory,
             world: loaded.pre.world(),
             state: Mutex::new(State::new(loaded, None, false)),
+            trial: CodeTrial::default(),
             changed: Notify::new(),
             map: None,
         })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
+use node_shim_core::bounds_checks;
 use node_shim_core::desired::LoadFailure;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -24,11 +25,17 @@ const GUEST: &str = r#"(component
     (instance $handler (export "handle" (func $handle)))
     (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
 
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(&EngineOptions::small()).unwrap());
+
 static LOADED: LazyLock<LinkedComponent> = LazyLock::new(|| {
-    let engine = Engine::new(&EngineOptions::small()).unwrap();
-    engine
-        .compile_in_process(&wat::parse_str(GUEST).unwrap())
-        .unwrap()
+    let wasm = wat::parse_str(GUEST).unwrap();
+    ENGINE.compile_in_process(&wasm).unwrap()
+});
+
+/// The same component with explicit bounds checks.
+static EXPLICIT: LazyLock<LinkedComponent> = LazyLock::new(|| {
+    let wasm = wat::parse_str(GUEST).unwrap();
+    ENGINE.compile_explicit_in_process(&wasm).unwrap()
 });
 
 /// A mapper that counts its calls and blocks each until the test lets it end.
@@ -91,6 +98,17 @@ impl Gated {
 }
 
 impl MapCode for Gated {
+    fn map_explicit<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
+        async {
+            let mapped = self.map(digest).await?;
+            Ok(MappedCode {
+                loaded: EXPLICIT.clone(),
+                ..mapped
+            })
+        }
+        .boxed()
+    }
+
     fn map<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         self.0.began.add_permits(1);
@@ -254,4 +272,71 @@ async fn dropped_code_is_removed_from_the_registry() {
     let known = code_cache.lock().codes.len();
     assert!(known < 100, "{known} for one that lives");
     assert!(is_mapped(&kept));
+}
+
+/// Counts short guests that grow their memory until the trial decides, which takes one task at most.
+async fn run_guests(code: &Arc<CompiledComponent>, used: Duration) {
+    for _ in 0..2 * bounds_checks::GUESTS {
+        code.record_guest(used, u64::MAX);
+    }
+    tokio::task::yield_now().await;
+}
+
+fn has_explicit_checks(code: &CodeInUse) -> bool {
+    let engine = |loaded: &LinkedComponent| loaded.pre.instance_pre().engine().clone();
+    wasmtime::Engine::same(&engine(&code.loaded), &engine(&EXPLICIT))
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_is_replaced_for_guests_that_begin_later() {
+    let (code_cache, _) = CodeCache::new(4);
+    let gated = Gated::new(&code_cache, true);
+    let code = gated.mapped("sha256:aa");
+    let before = code.enter().mapped().await;
+    let short = Duration::from_micros(50);
+    run_guests(&code, short).await;
+    within(gated.0.began.acquire()).await.unwrap().forget();
+    // until the other code is there, guests run on the former one
+    assert!(!has_explicit_checks(&code.enter().mapped().await));
+    gated.let_end(1);
+    tasks_end().await;
+    assert!(has_explicit_checks(&code.enter().mapped().await));
+    assert!(!has_explicit_checks(&before));
+    assert_eq!(code_cache.mapped(), 1);
+    // guests that take as long as before: the trial ends
+    gated.let_end(1);
+    run_guests(&code, short).await;
+    tasks_end().await;
+    assert!(!has_explicit_checks(&code.enter().mapped().await));
+    let calls = gated.calls();
+    run_guests(&code, short).await;
+    tasks_end().await;
+    assert_eq!(gated.calls(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_that_was_unmapped_meanwhile_is_not_replaced() {
+    let (code_cache, _) = CodeCache::new(4);
+    let gated = Gated::new(&code_cache, true);
+    let code = gated.mapped("sha256:aa");
+    run_guests(&code, Duration::from_micros(50)).await;
+    within(gated.0.began.acquire()).await.unwrap().forget();
+    unmap(&code);
+    gated.let_end(1);
+    tasks_end().await;
+    assert!(code.loaded().is_none());
+    assert_eq!(code_cache.mapped(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_stays_when_the_other_cannot_be_had() {
+    let (code_cache, _) = CodeCache::new(4);
+    let gated = Gated::new(&code_cache, false);
+    let code = gated.mapped("sha256:aa");
+    gated.let_end(1);
+    run_guests(&code, Duration::from_micros(50)).await;
+    tasks_end().await;
+    assert!(!has_explicit_checks(&code.enter().mapped().await));
+    run_guests(&code, Duration::from_micros(50)).await;
+    assert_eq!(gated.calls(), 1);
 }

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use node_shim_core::bounds_checks::BoundsChecks;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use super::{
@@ -34,13 +35,14 @@ struct ConfinedCompiler {
     component: File,
     functions: Option<Arc<FunctionStore>>,
     compiler: Compiler,
+    checks: BoundsChecks,
 }
 
 /// Compiles the component of stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
 /// is rejected, and with `EXIT_OUTPUT_FULL` when stdout cannot be written.
 #[must_use]
-pub fn run() -> ExitCode {
-    match ConfinedCompiler::prepare().and_then(ConfinedCompiler::compile) {
+pub fn run(checks: BoundsChecks) -> ExitCode {
+    match ConfinedCompiler::prepare(checks).and_then(ConfinedCompiler::compile) {
         Ok(code) => match write(&code) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_OUTPUT_FULL),
@@ -83,7 +85,7 @@ fn limit_resources() -> io::Result<()> {
 
 impl ConfinedCompiler {
     /// Takes what compilation needs, and gives up access to everything else. Nothing of a tenant has been read then.
-    fn prepare() -> Result<Self, ErrorReport> {
+    fn prepare(checks: BoundsChecks) -> Result<Self, ErrorReport> {
         limit_resources().map_err(unavailable)?;
         let files = input::receive().map_err(unavailable)?;
         let functions = files
@@ -106,6 +108,7 @@ impl ConfinedCompiler {
             component: files.component,
             functions,
             compiler,
+            checks,
         })
     }
 
@@ -124,7 +127,11 @@ impl ConfinedCompiler {
         inspect::check_magic(&bytes)?;
         inspect::check_sizes(&bytes)?;
         imports::check_world(&bytes)?;
-        let code = self.compiler.precompile(&bytes).map_err(|error| {
+        let code = match self.checks {
+            BoundsChecks::GuardPages => self.compiler.precompile(&bytes),
+            BoundsChecks::Explicit => self.compiler.precompile_explicit(&bytes),
+        };
+        let code = code.map_err(|error| {
             let refused_by_validation = error
                 .downcast_ref::<wasmparser::BinaryReaderError>()
                 .is_some();

@@ -19,6 +19,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_shim_core::bounds_checks::BoundsChecks;
 use node_shim_core::desired::{Failure, LoadFailure};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,7 @@ pub struct CompilerPool {
     program: PathBuf,
     permits: Arc<Semaphore>,
     timeout: Duration,
+    checks: BoundsChecks,
 }
 
 impl CompilerPool {
@@ -110,7 +112,14 @@ impl CompilerPool {
             program,
             permits: Arc::new(Semaphore::new(cores)),
             timeout: COMPILE_TIMEOUT,
+            checks: BoundsChecks::default(),
         }
+    }
+
+    /// Returns the same pool for code with other bounds checks.
+    #[must_use]
+    pub(crate) fn with_checks(self, checks: BoundsChecks) -> Self {
+        Self { checks, ..self }
     }
 
     /// Replaces the time limit of a compilation. Default: 60 s.
@@ -156,8 +165,10 @@ impl CompilerPool {
             .acquire()
             .await
             .map_err(|error| Failure::new(LoadFailure::CompilerUnavailable, error))?;
+        let explicit = self.checks == BoundsChecks::Explicit;
         let mut child = Command::new(&self.program)
             .arg("compile")
+            .args(explicit.then_some("--explicit-bounds-checks"))
             .env_clear()
             .stdin(stdin)
             .stdout(Stdio::from(draft.handle().map_err(broken)?))

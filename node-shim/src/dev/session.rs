@@ -23,9 +23,9 @@ use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions};
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
+use crate::local_code;
 use crate::node_counters::NodeCounters;
 use crate::revision::Revision;
-use crate::serve;
 use crate::supervisor::parse_record;
 
 /// Time that requests have to finish after the first signal.
@@ -210,10 +210,9 @@ impl Session {
         let plane = self.board.plane();
         let code = match self.board.code(&component.digest) {
             Some(code) => code,
-            None => serve::compile(plane.engine(), component.file)
+            None => local_code::compile(plane.engine(), component.file)
                 .await
-                .with_context(refused)?
-                .into(),
+                .with_context(refused)?,
         };
         let parsed = parsed.definitions.into_values().next();
         let parsed = parsed.context("the record has no revision")?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use node_api::world::World;
 
-use super::{EngineError, settings};
+use super::EngineError;
+use super::settings::{EngineKind, base_config};
 use crate::component_world::world_to_compile;
 use crate::function_cache::FunctionStore;
 
@@ -13,6 +14,7 @@ use crate::function_cache::FunctionStore;
 pub struct Compiler {
     proxy: wasmtime::Engine,
     service: wasmtime::Engine,
+    explicit: wasmtime::Engine,
 }
 
 impl Compiler {
@@ -33,20 +35,22 @@ impl Compiler {
     }
 
     fn with(functions: Option<Arc<FunctionStore>>) -> Result<Self, EngineError> {
-        let engine = |world| {
-            let mut config = settings::base_config(world);
+        let engine = |kind| {
+            let mut config = base_config(kind);
             if let Some(functions) = &functions {
-                config.enable_incremental_compilation(functions.clone())?;
+                let reused = config.enable_incremental_compilation(functions.clone());
+                reused.map_err(EngineError::Settings)?;
             }
-            wasmtime::Engine::new(&config)
+            wasmtime::Engine::new(&config).map_err(EngineError::Settings)
         };
         Ok(Self {
-            proxy: engine(World::Proxy).map_err(EngineError::Settings)?,
-            service: engine(World::Service).map_err(EngineError::Settings)?,
+            proxy: engine(EngineKind::of(World::Proxy))?,
+            service: engine(EngineKind::of(World::Service))?,
+            explicit: engine(EngineKind::EXPLICIT)?,
         })
     }
 
-    /// Compiles a component in binary form to native code.
+    /// Compiles a component in binary form to the native code that runs it first.
     ///
     /// # Errors
     /// Returns why the input is invalid, which includes the use of disabled features.
@@ -57,17 +61,26 @@ impl Compiler {
         }
     }
 
+    /// Compiles a component of the world `wasi:http/proxy` in binary form to native code with explicit bounds checks.
+    ///
+    /// # Errors
+    /// Returns why the input is invalid, which includes the use of disabled features.
+    pub fn precompile_explicit(&self, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        self.explicit.precompile_component(wasm)
+    }
+
     /// Returns the same hash as [`Engine::compatibility`](super::Engine::compatibility).
     pub fn compatibility(&self) -> u64 {
-        compatibility(&self.proxy, &self.service)
+        compatibility([&self.proxy, &self.service, &self.explicit])
     }
 }
 
-/// Returns a hash of the settings of both engines, so that what is cached for one of them is never used with another setting.
-pub(super) fn compatibility(proxy: &wasmtime::Engine, service: &wasmtime::Engine) -> u64 {
+/// Returns a hash of the settings of all engines, so that what is cached for one of them is never used with another setting.
+pub(super) fn compatibility(engines: [&wasmtime::Engine; 3]) -> u64 {
     // the hasher has fixed keys, so all processes of the same build get the same value
     let mut hasher = std::hash::DefaultHasher::new();
-    proxy.precompile_compatibility_hash().hash(&mut hasher);
-    service.precompile_compatibility_hash().hash(&mut hasher);
+    for engine in engines {
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+    }
     hasher.finish()
 }

@@ -6,8 +6,8 @@
 //! on.
 //!
 //! Components of the world `wasi:http/service` need settings that make every guest slower, so they have a second engine with a
-//! pool of its own. It is created when the first of them is loaded. The data plane still admits as many guests as one
-//! pool has slots.
+//! pool of its own. It is created when the first of them is loaded. So is the engine for code with explicit bounds checks
+//! ([`node_shim_core::bounds_checks`]). The data plane still admits as many guests as one pool has slots.
 
 mod compiler;
 mod config_store;
@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use node_api::world::{PROXY_WORLD, SERVICE_WORLD, World};
+use node_shim_core::bounds_checks::BoundsChecks;
 use parking_lot::Mutex;
 use wasmtime::PoolConcurrencyLimitError;
 use wasmtime::component::{Component, InstancePre};
@@ -32,6 +33,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 use crate::component_world::world_to_compile;
 use crate::instance::{GuestState, initial_memory};
 use crate::resource_exhaustion;
+use settings::EngineKind;
 use world_engine::WorldEngine;
 
 pub use compiler::Compiler;
@@ -51,7 +53,9 @@ struct Inner {
     proxy: WorldEngine,
     /// Set when the first component of its world is loaded.
     service: OnceLock<WorldEngine>,
-    /// Held while `service` is created.
+    /// Set when the first code with explicit bounds checks is loaded.
+    explicit: OnceLock<WorldEngine>,
+    /// Held while one of the two is created.
     creating: Mutex<()>,
     options: EngineOptions,
     compatibility: u64,
@@ -111,15 +115,20 @@ impl Engine {
     /// # Errors
     /// Returns an error when not even one slot fits or the epoch thread cannot be started.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let proxy = WorldEngine::new(options, World::Proxy)?;
-        // without a pool: only its settings matter here
-        let service = wasmtime::Engine::new(&settings::base_config(World::Service));
-        let service = service.map_err(EngineError::Settings)?;
+        let proxy = WorldEngine::new(options, EngineKind::of(World::Proxy))?;
+        // without a pool: only their settings matter here
+        let unpooled = |kind| {
+            let engine = wasmtime::Engine::new(&settings::base_config(kind));
+            engine.map_err(EngineError::Settings)
+        };
+        let service = unpooled(EngineKind::of(World::Service))?;
+        let explicit = unpooled(EngineKind::EXPLICIT)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                compatibility: compiler::compatibility(&proxy.engine, &service),
+                compatibility: compiler::compatibility([&proxy.engine, &service, &explicit]),
                 proxy,
                 service: OnceLock::new(),
+                explicit: OnceLock::new(),
                 creating: Mutex::default(),
                 options: options.clone(),
             }),
@@ -143,29 +152,47 @@ impl Engine {
     /// Returns why the code cannot be mapped or linked.
     pub fn load_again(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
         let unmapped = match native::map(&self.inner.proxy.engine, path) {
-            Ok(component) => return self.link(&component, World::Proxy),
+            Ok(component) => return self.link(&component, EngineKind::of(World::Proxy)),
             Err(error) if is_resource_exhaustion(&error) => {
                 return Err(LoadError::ResourceExhausted(error));
             }
             Err(error) => error,
         };
-        let valid_for = |world| loads_without_pool(path, world);
-        let world = match [World::Service, World::Proxy]
-            .into_iter()
-            .find(|world| valid_for(*world))
-        {
-            Some(world) => world,
-            None => return Err(LoadError::Incompatible(unmapped)),
+        let mut kinds = [World::Service, World::Proxy]
+            .map(EngineKind::of)
+            .into_iter();
+        let Some(kind) = kinds.find(|kind| loads_without_pool(path, *kind)) else {
+            return Err(LoadError::Incompatible(unmapped));
         };
         // of the world `Proxy`, retried, so that a short lack of memory or descriptors is not mistaken for a limit
-        let component = native::map(&self.of(world)?.engine, path).map_err(|error| {
+        let component = native::map(&self.of(kind)?.engine, path).map_err(|error| {
             if is_resource_exhaustion(&error) {
                 LoadError::ResourceExhausted(error)
             } else {
                 LoadError::TooLarge(error)
             }
         })?;
-        self.link(&component, world)
+        self.link(&component, kind)
+    }
+
+    /// Does the same as [`load_again`](Self::load_again) for code with explicit bounds checks.
+    ///
+    /// # Errors
+    /// Returns why the code cannot be mapped or linked, or that the pool for such code has less slots than the other.
+    pub fn load_explicit(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
+        let engine = self.of(EngineKind::EXPLICIT)?;
+        if engine.slots < self.inner.proxy.slots {
+            let error = wasmtime::Error::msg("the address space has no room for a second pool");
+            return Err(LoadError::ResourceExhausted(error));
+        }
+        let component = native::map(&engine.engine, path).map_err(|error| {
+            if is_resource_exhaustion(&error) {
+                LoadError::ResourceExhausted(error)
+            } else {
+                LoadError::Incompatible(error)
+            }
+        })?;
+        self.link(&component, EngineKind::EXPLICIT)
     }
 
     /// Compiles in this process and links. For tests only, which trust their input.
@@ -173,45 +200,61 @@ impl Engine {
     /// # Errors
     /// Returns an error when the component does not compile or does not fit a world.
     pub fn compile_in_process(&self, wasm: &[u8]) -> anyhow::Result<LinkedComponent> {
-        let world = world_to_compile(wasm);
-        let component = Component::from_binary(&self.of(world)?.engine, wasm)
-            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
-        Ok(self.link(&component, world)?.measured()?)
+        self.compile_kind(wasm, EngineKind::of(world_to_compile(wasm)))
     }
 
-    /// Returns the engine of a world, which is created if it is the first time.
-    fn of(&self, world: World) -> Result<&WorldEngine, LoadError> {
+    /// Compiles in this process, with explicit bounds checks. For tests only, which trust their input.
+    ///
+    /// # Errors
+    /// Returns an error when the component does not compile or does not fit the world `wasi:http/proxy`.
+    pub fn compile_explicit_in_process(&self, wasm: &[u8]) -> anyhow::Result<LinkedComponent> {
+        self.compile_kind(wasm, EngineKind::EXPLICIT)
+    }
+
+    fn compile_kind(&self, wasm: &[u8], kind: EngineKind) -> anyhow::Result<LinkedComponent> {
+        let component = Component::from_binary(&self.of(kind)?.engine, wasm)
+            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        Ok(self.link(&component, kind)?.measured()?)
+    }
+
+    /// Returns the engine of a kind, which is created if it is the first time.
+    fn of(&self, kind: EngineKind) -> Result<&WorldEngine, LoadError> {
         let inner = &self.inner;
-        if world == World::Proxy {
-            return Ok(&inner.proxy);
-        }
+        let (engine, keep_resident) = match (kind.checks, kind.world) {
+            (BoundsChecks::Explicit, _) => (&inner.explicit, inner.options.keep_resident),
+            (BoundsChecks::GuardPages, World::Proxy) => return Ok(&inner.proxy),
+            // what idle slots may keep is what those of the other pools keep
+            (BoundsChecks::GuardPages, World::Service) => (&inner.service, false),
+        };
         let _creating = inner.creating.lock();
-        if let Some(service) = inner.service.get() {
-            return Ok(service);
+        if let Some(engine) = engine.get() {
+            return Ok(engine);
         }
         let options = EngineOptions {
             max_slots: inner.proxy.slots,
-            // what idle slots may keep is what those of the other pool keep
-            keep_resident: false,
+            keep_resident,
             ..inner.options.clone()
         };
-        let created = WorldEngine::new(&options, world)
+        let created = WorldEngine::new(&options, kind)
             .map_err(|error| LoadError::ResourceExhausted(wasmtime::Error::new(error)))?;
+        let (slots, checks) = (created.slots, kind.checks);
         tracing::info!(
-            slots = created.slots,
-            "created the engine for components of the world {SERVICE_WORLD}"
+            slots,
+            world = kind.world.name(),
+            ?checks,
+            "created another engine"
         );
-        Ok(inner.service.get_or_init(|| created))
+        Ok(engine.get_or_init(|| created))
     }
 
-    fn link(&self, component: &Component, world: World) -> Result<LinkedComponent, LoadError> {
-        let engine = self.of(world)?;
+    fn link(&self, component: &Component, kind: EngineKind) -> Result<LinkedComponent, LoadError> {
+        let engine = self.of(kind)?;
         let missing = linker::missing(&engine.engine, component);
         if !missing.is_empty() {
             return Err(LoadError::WorldMismatch(missing));
         }
         let pre = engine.linker.instantiate_pre(component);
-        let pre = match world {
+        let pre = match kind.world {
             World::Proxy => pre.and_then(ProxyPre::new).map(GuestPre::Proxy),
             World::Service => pre.and_then(ServicePre::new).map(GuestPre::Service),
         };
@@ -258,7 +301,8 @@ impl Engine {
     }
 
     fn engines(&self) -> impl Iterator<Item = &WorldEngine> {
-        std::iter::once(&self.inner.proxy).chain(self.inner.service.get())
+        let more = [&self.inner.service, &self.inner.explicit];
+        std::iter::once(&self.inner.proxy).chain(more.into_iter().filter_map(OnceLock::get))
     }
 
     /// Returns a hash of everything that native code depends on. Engines with different hashes cannot
@@ -309,10 +353,10 @@ fn is_resource_exhaustion(error: &wasmtime::Error) -> bool {
         .any(resource_exhaustion::is_resource_exhaustion)
 }
 
-/// Returns whether an engine of this world without a pool accepts the code. If so, the code is valid, and a pool that rejects
+/// Returns whether an engine of this kind without a pool accepts the code. If so, the code is valid, and a pool that rejects
 /// it does so because of a limit.
-fn loads_without_pool(path: &Path, world: World) -> bool {
-    wasmtime::Engine::new(&settings::base_config(world))
+fn loads_without_pool(path: &Path, kind: EngineKind) -> bool {
+    wasmtime::Engine::new(&settings::base_config(kind))
         .is_ok_and(|engine| native::map(&engine, path).is_ok())
 }
 

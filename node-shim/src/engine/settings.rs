@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use node_api::world::World;
+use node_shim_core::bounds_checks::BoundsChecks;
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
     WasmBacktraceDetails,
@@ -13,6 +14,9 @@ use super::EngineError;
 /// Memory in bytes that stays mapped in a slot between two guests, when the kernel can report which pages
 /// were touched.
 const KEEP_RESIDENT: usize = 1 << 20;
+/// The part of it that belongs to the pool for code with explicit checks, whose guests are short and so touch little. The
+/// data plane admits as many guests as one pool has slots, so both pools together keep as much as one.
+const KEEP_RESIDENT_EXPLICIT: usize = 256 << 10;
 
 /// Maximum number of core instances of a component.
 const CORE_INSTANCES: u32 = 64;
@@ -64,8 +68,33 @@ impl EngineOptions {
     }
 }
 
-/// Returns the settings that decide which components of a world are valid and what their native code looks like.
-pub(super) fn base_config(world: World) -> Config {
+/// Kind of an engine. Native code of one kind runs in no engine of another kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EngineKind {
+    /// World of its components.
+    pub(crate) world: World,
+    /// How their code checks the bounds of memory.
+    pub(crate) checks: BoundsChecks,
+}
+
+impl EngineKind {
+    /// Returns the kind that runs a component of a world first.
+    pub(crate) const fn of(world: World) -> Self {
+        Self {
+            world,
+            checks: BoundsChecks::GuardPages,
+        }
+    }
+
+    /// The kind for short guests that grow their memory.
+    pub(crate) const EXPLICIT: Self = Self {
+        world: World::Proxy,
+        checks: BoundsChecks::Explicit,
+    };
+}
+
+/// Returns the settings that decide which components are valid and what their native code looks like.
+pub(super) fn base_config(kind: EngineKind) -> Config {
     let mut config = Config::new();
     // some of these are on by default, and most security advisories of wasmtime concern them
     config
@@ -85,10 +114,14 @@ pub(super) fn base_config(world: World) -> Config {
         .wasm_component_model_threading(false)
         .wasm_component_model_error_context(false);
     // concurrency support takes a third of the time of an empty request, so only components that need it have it
-    let concurrent = world == World::Service;
+    let concurrent = kind.world == World::Service;
     config
         .wasm_component_model_async(concurrent)
         .concurrency_support(concurrent);
+    if kind.checks == BoundsChecks::Explicit {
+        // pages that a memory has grown by stay open for later guests, so growth needs no system call
+        config.signals_based_traps(false).memory_guard_size(0);
+    }
     config
         .strategy(Strategy::Cranelift)
         // so that a component computes the same result on every node
@@ -119,10 +152,10 @@ pub(super) fn slots_of(memories: u32, tables: u32) -> u32 {
     memories.max(tables).max(1)
 }
 
-/// Returns the engine that runs guests of a world.
+/// Returns an engine that runs guests.
 pub(super) fn pooled_engine(
     options: &EngineOptions,
-    world: World,
+    kind: EngineKind,
 ) -> Result<PooledEngine, EngineError> {
     let pagemap_scan =
         options.keep_resident && PoolingAllocationConfig::is_pagemap_scan_available();
@@ -132,8 +165,8 @@ pub(super) fn pooled_engine(
         .min(u32::try_from(quarter).unwrap_or(u32::MAX))
         .max(8);
     loop {
-        let mut config = base_config(world);
-        let pool = pool(options, slots, pagemap_scan, world);
+        let mut config = base_config(kind);
+        let pool = pool(options, slots, pagemap_scan, kind);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
             Ok(engine) => {
@@ -168,7 +201,7 @@ fn pool(
     options: &EngineOptions,
     slots: u32,
     pagemap_scan: bool,
-    world: World,
+    kind: EngineKind,
 ) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
@@ -176,7 +209,7 @@ fn pool(
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES))
         .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
         .total_memories(slots.saturating_mul(MEMORIES_PER_SLOT))
-        .total_stacks(slots.saturating_mul(stacks_per_slot(world)))
+        .total_stacks(slots.saturating_mul(stacks_per_slot(kind.world)))
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(8)
         .max_tables_per_component(64)
@@ -187,8 +220,12 @@ fn pool(
         // that uses more stack pays a page fault for each additional page
         .async_stack_keep_resident(16 << 10);
     if pagemap_scan {
+        let keep_resident = match kind.checks {
+            BoundsChecks::GuardPages => KEEP_RESIDENT - KEEP_RESIDENT_EXPLICIT,
+            BoundsChecks::Explicit => KEEP_RESIDENT_EXPLICIT,
+        };
         pool.pagemap_scan(Enabled::Yes)
-            .linear_memory_keep_resident(KEEP_RESIDENT)
+            .linear_memory_keep_resident(keep_resident)
             .table_keep_resident(64 << 10);
     } else {
         // without the scan, all resident memory would be overwritten for each guest, which is slower

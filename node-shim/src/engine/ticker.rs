@@ -82,15 +82,16 @@ fn run(shared: &Shared, engine: &EngineWeak, tick: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use node_api::world::World;
+
     use super::*;
+    use crate::engine::settings::{EngineKind, base_config};
 
     /// FN-11: the age of the last epoch shows that the thread has stopped.
     #[test]
     fn a_stopped_thread_is_detected() {
-        let engine = wasmtime::Engine::new(&crate::engine::settings::base_config(
-            node_api::world::World::Proxy,
-        ))
-        .unwrap();
+        let kind = EngineKind::of(World::Proxy);
+        let engine = wasmtime::Engine::new(&base_config(kind)).unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_millis(1)).unwrap();
         let started = Instant::now();
         while ticker.shared.last.load(Ordering::Relaxed) == 0 {

@@ -1,16 +1,15 @@
-//! Engine of one world: its settings, its pool, its linker and the thread that advances its epoch.
+//! Engine of one kind: its settings, its pool, its linker and the thread that advances its epoch.
 
 use std::time::Duration;
 
-use node_api::world::World;
 use wasmtime::component::Linker;
 
-use super::settings::{self, EngineOptions, PooledEngine};
+use super::settings::{self, EngineKind, EngineOptions, PooledEngine};
 use super::ticker::Ticker;
 use super::{EngineError, TICK, linker};
 use crate::instance::GuestState;
 
-/// Engine that runs the components of one world.
+/// Engine that runs the components of one kind.
 pub(super) struct WorldEngine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Linker<GuestState>,
@@ -24,13 +23,13 @@ impl WorldEngine {
     ///
     /// # Errors
     /// Returns an error when not even one slot fits or the epoch thread cannot be started.
-    pub(super) fn new(options: &EngineOptions, world: World) -> Result<Self, EngineError> {
+    pub(super) fn new(options: &EngineOptions, kind: EngineKind) -> Result<Self, EngineError> {
         let PooledEngine {
             engine,
             slots,
             pagemap_scan,
-        } = settings::pooled_engine(options, world)?;
-        let linker = linker::build(&engine, world).map_err(EngineError::Settings)?;
+        } = settings::pooled_engine(options, kind)?;
+        let linker = linker::build(&engine, kind.world).map_err(EngineError::Settings)?;
         let ticker = Ticker::start(engine.weak(), TICK).map_err(EngineError::Ticker)?;
         Ok(Self {
             engine,

@@ -117,6 +117,7 @@ pub(super) async fn call(call: GuestCall) {
         counters,
         https: scheme == Scheme::HTTPS,
     };
+    let fresh = matches!(instance, InstanceSource::Fresh(_));
     let Finished {
         mut instance,
         result,
@@ -130,6 +131,10 @@ pub(super) async fn call(call: GuestCall) {
     let ending = instance.end(result.as_ref());
     context.log_failure(&result, ending.failure);
     context.revision.counters.memory_peak(instance.memory());
+    if fresh && !context.revision.reuses_instances() {
+        let used = context.control.meter.used();
+        context.revision.code.record_guest(used, instance.memory());
+    }
     context.control.end(ending);
     let returned = result.is_ok() && ending.failure.is_none() && !ending.unfinished;
     context.idle.keep(instance, returned && !head.is_error());

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use node_shim_core::bounds_checks::BoundsChecks;
 use node_shim_core::desired::{Failure, LoadFailure};
 use tracing::Instrument;
 
@@ -28,6 +29,10 @@ use crate::pull::{ComponentRef, Puller, blocking, sha256_hex};
 
 pub use compile_attempts::CompileAttempts;
 pub use known_failures::KnownFailures;
+
+/// Maximum size in bytes of a component that is compiled a second time, with explicit bounds checks: one that compiles
+/// within about a second.
+pub(crate) const MAX_EXPLICIT: u64 = 1 << 20;
 
 /// Stage of the pipeline whose duration is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +291,57 @@ fn resource_exhausted(error: &std::io::Error) -> Failure {
     Failure::new(LoadFailure::Load, text)
 }
 
+/// Returns the name in the native cache of a component's code with explicit bounds checks.
+fn explicit_name(hex: &str) -> String {
+    format!("{hex}.explicit")
+}
+
+impl LoadPipeline {
+    /// Compiles a stored component with explicit bounds checks. It is not pulled for that.
+    async fn compile_explicit(&self, hex: &str) -> Result<File, Failure> {
+        let io = |error: std::io::Error| Failure::new(LoadFailure::DiskFull, error);
+        let gone = || Failure::new(LoadFailure::Load, "the component is no longer on disk");
+        let component = self.blobs.open(hex).ok_or_else(gone)?;
+        let size = component.metadata().map_err(io)?.len();
+        if size > MAX_EXPLICIT {
+            let text = format!("{size} bytes are too many to compile a second time");
+            return Err(Failure::new(LoadFailure::Load, text));
+        }
+        let digest = format!("sha256:{hex}");
+        let component = blocking(move || {
+            let mut component = component;
+            verify(&mut component, &digest, size).map(|()| component)
+        })
+        .await?;
+        let compiler = self.compiler.clone().with_checks(BoundsChecks::Explicit);
+        let draft = self.cache.draft().map_err(io)?;
+        let Compiled::Code(draft) = compiler.run(component, draft).await? else {
+            return Err(Failure::new(LoadFailure::DiskFull, "the disk is full"));
+        };
+        let (cache, name) = (Arc::clone(&self.cache), explicit_name(hex));
+        blocking(move || cache.store(draft, &name).map_err(io)).await
+    }
+}
+
 impl MapCode for LoadPipeline {
+    fn map_explicit<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
+        async move {
+            let unknown = || Failure::new(LoadFailure::Load, "the digest is not one of SHA-256");
+            let hex = sha256_hex(digest).ok_or_else(unknown)?;
+            let name = explicit_name(hex);
+            let code = match self.cached(&name).await? {
+                Some(code) => code,
+                None => self.compile_explicit(hex).await?,
+            };
+            let loaded = self.load(code, hex, Engine::load_explicit).await;
+            if let Err(NativeLoadError::DiscardCode(_)) = &loaded {
+                self.cache.discard(&name);
+            }
+            Ok(loaded?)
+        }
+        .boxed()
+    }
+
     fn map<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<MappedCode, Failure>> {
         async move {
             let gone = || Failure::new(LoadFailure::Load, "the native code is no longer on disk");

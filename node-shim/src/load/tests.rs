@@ -57,6 +57,39 @@ fn pipeline(dir: &StateDir, hex: &str) -> LoadPipeline {
     }
 }
 
+#[tokio::test]
+async fn code_with_explicit_checks_has_a_place_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let hex = "a".repeat(64);
+    let digest = format!("sha256:{hex}");
+    let pipeline = pipeline(&StateDir::new(folder.path()), &hex);
+    // neither the code nor the component is there
+    let refused = pipeline.map_explicit(&digest).await.err().unwrap();
+    assert_eq!(refused.message, "the component is no longer on disk");
+    let mut draft = pipeline.cache.draft().unwrap();
+    let wasm = wat::parse_str(GUEST).unwrap();
+    let code = Compiler::new().unwrap().precompile_explicit(&wasm).unwrap();
+    draft.write_all(&code).unwrap();
+    pipeline.cache.store(draft, &explicit_name(&hex)).unwrap();
+    let explicit = pipeline.map_explicit(&digest).await.unwrap();
+    let guarded = pipeline.map(&digest).await.unwrap();
+    let engine = |mapped: &MappedCode| mapped.loaded.pre.instance_pre().engine().clone();
+    let same = wasmtime::Engine::same(&engine(&explicit), &engine(&guarded));
+    assert!(!same && explicit.on_disk);
+    // code of one kind is refused where the other is expected
+    let path = |name: &str| match pipeline.cache.get(name) {
+        Lookup::Hit(file) => file,
+        other => panic!("{other:?}"),
+    };
+    for (name, load) in [
+        (explicit_name(&hex), Engine::load as fn(&Engine, &Path) -> _),
+        (hex.clone(), Engine::load_explicit),
+    ] {
+        let refused = pipeline.load(path(&name), &hex, load).await.err().unwrap();
+        assert!(matches!(refused, NativeLoadError::DiscardCode(_)), "{name}");
+    }
+}
+
 /// FN-10: native code is kept and can be mapped later, whichever of its descriptors is not available.
 #[test]
 fn fn_10_native_code_survives_a_lack_of_descriptors() {

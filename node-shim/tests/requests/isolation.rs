@@ -2,6 +2,7 @@
 
 use node_shim::counters::CounterTable;
 use node_shim::engine::{Engine, EngineOptions};
+use node_shim_core::bounds_checks::BoundsChecks;
 use node_shim_core::table::{FunctionKey, Route};
 
 use crate::support::component::guest;
@@ -49,7 +50,11 @@ const TENANTS: usize = 24;
 #[test]
 fn hg_22_guests_do_not_see_data_of_previous_guests() {
     let wasm = guest(MARKER, FIND_AND_MARK);
-    for keep_resident in [true, false] {
+    for (keep_resident, checks) in [
+        (true, BoundsChecks::GuardPages),
+        (false, BoundsChecks::GuardPages),
+        (true, BoundsChecks::Explicit),
+    ] {
         let options = EngineOptions {
             max_slots: 8,
             keep_resident,
@@ -57,6 +62,7 @@ fn hg_22_guests_do_not_see_data_of_previous_guests() {
         };
         let setup = Setup {
             engine: Engine::new(&options).unwrap(),
+            checks,
             ..Setup::default()
         };
         assert!(keep_resident || !setup.engine.pagemap_scan());
@@ -80,8 +86,82 @@ fn hg_22_guests_do_not_see_data_of_previous_guests() {
             assert_eq!(reply.status, 200, "{:?}", node.log().last());
             let (found, filled) = reply.body.split_at(4);
             assert_eq!(u32_of(filled), FILLED);
-            assert_eq!(u32_of(found), 0, "turn {turn}, {keep_resident}");
+            assert_eq!(u32_of(found), 0, "turn {turn}, {keep_resident}, {checks:?}");
         }
+        node.is_quiet();
+    }
+}
+
+/// Instructions that trap when the code checks what it has to.
+const TRAPS: [(&str, &str); 6] = [
+    (
+        "the byte after the memory",
+        "(drop (i32.load8_u (i32.mul (memory.size) (i32.const 65536))))",
+    ),
+    (
+        "a word that begins in the memory",
+        "(drop (i64.load (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 1))))",
+    ),
+    (
+        "a write by a constant offset",
+        "(i32.store8 offset=1048576 (i32.const 0) (i32.const 1))",
+    ),
+    (
+        "the end of the address space",
+        "(i32.store8 offset=4294967295 (i32.const -1) (i32.const 1))",
+    ),
+    (
+        "a division by zero",
+        "(drop (i32.div_u (i32.const 1) (i32.sub (memory.size) (memory.size))))",
+    ),
+    (
+        "a call of no function",
+        "(call_indirect $empty (i32.const 0))",
+    ),
+];
+
+/// HG-22: with explicit checks, pages that a guest's memory has grown by stay open for the next guest of the slot.
+#[test]
+fn hg_22_guests_cannot_leave_their_memory() {
+    const GROWS: &str = "
+        (drop (memory.grow (i32.const 36)))
+        (memory.fill (i32.const 8192) (i32.const 0xa5) (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 8192)))
+        (call $answer (local.get $out) (i32.const 200) (i32.const 0) (i32.const 0))";
+    let answers = "(call $answer (local.get $out) (i32.const 200) (i32.const 0) (i32.const 0))";
+    for checks in [BoundsChecks::GuardPages, BoundsChecks::Explicit] {
+        let setup = Setup {
+            engine: Engine::new(&EngineOptions::small()).unwrap(),
+            checks,
+            ..Setup::default()
+        };
+        let counters = CounterTable::new();
+        let node = setup.start_empty(counters.clone());
+        let function = |host: &str, wasm: &[u8]| {
+            let revision = setup.revision_of(FunctionKey::new("ns", host), "r1", wasm, &counters);
+            let route = Route {
+                hosts: vec![format!("{host}.example")],
+                ..Route::default()
+            };
+            served(&revision, vec![route])
+        };
+        let guests = TRAPS.iter().enumerate().map(|(n, (_, instructions))| {
+            let table = "(table $empty 1 funcref)";
+            let wasm = guest(table, &format!("{instructions} {answers}"));
+            function(&format!("trap{n}"), &wasm)
+        });
+        let mut functions = vec![function("grows", &guest("", GROWS))];
+        functions.extend(guests);
+        node.publish(functions);
+        let status = |host: &str| {
+            let mut wire = Wire::connect(node.address());
+            wire.send(format!("GET / HTTP/1.1\r\nhost: {host}.example\r\n\r\n"));
+            wire.read().unwrap().status_and_error().0
+        };
+        for (n, (what, _)) in TRAPS.iter().enumerate() {
+            assert_eq!(status("grows"), 200);
+            assert_eq!(status(&format!("trap{n}")), 500, "{what}, {checks:?}");
+        }
+        assert_eq!(node.failures(), ["trap 1"; TRAPS.len()], "{checks:?}");
         node.is_quiet();
     }
 }

@@ -18,6 +18,7 @@ use node_shim::node_counters::NodeCounters;
 use node_shim::revision::{Revision, RevisionSpec};
 use node_shim::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use node_shim::tls::Certificates;
+use node_shim_core::bounds_checks::BoundsChecks;
 use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{
@@ -61,6 +62,7 @@ pub(crate) struct Setup {
     pub(crate) reuse: ReusePolicy,
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
+    pub(crate) checks: BoundsChecks,
     /// Certificates of a second port, with TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
 }
@@ -89,6 +91,7 @@ impl Default for Setup {
             reuse: ReusePolicy::default(),
             routes,
             engine: ENGINE.clone(),
+            checks: BoundsChecks::default(),
             certificates: None,
         }
     }
@@ -151,10 +154,11 @@ impl Setup {
             authorities: self.authorities.clone(),
             reuse: self.reuse,
         };
-        let loaded = self
-            .engine
-            .compile_in_process(wasm)
-            .unwrap_or_else(|error| panic!("{error:#}"));
+        let loaded = match self.checks {
+            BoundsChecks::GuardPages => self.engine.compile_in_process(wasm),
+            BoundsChecks::Explicit => self.engine.compile_explicit_in_process(wasm),
+        };
+        let loaded = loaded.unwrap_or_else(|error| panic!("{error:#}"));
         Revision::new(spec, loaded, counters).unwrap()
     }
 
