@@ -346,7 +346,9 @@ fn check(w: &World, before: &RolloutState, input: &DecisionInput, decision: &Dec
     ]
     .map(status);
     assert_eq!(
-        trio.iter().filter(|s| **s == Some(true)).count(),
+        trio.iter()
+            .filter(|s| **s == Some(ConditionStatus::True))
+            .count(),
         1,
         "exactly one of the three: {all:?}"
     );
