@@ -327,7 +327,7 @@ fn columns_are_those_of_the_manual() {
     };
     assert_eq!(
         columns("EdgeFunction"),
-        "Ready Phase Stable Candidate Weight Nodes Age (URL) (Digest) (Message)"
+        "Ready Phase Stable Candidate Weight Nodes Age (Message) (URL) (Digest)"
     );
     assert_eq!(columns("EdgeRevision"), "Function Number Digest Loaded Age");
     assert_eq!(

@@ -400,9 +400,9 @@ async fn a_whole_status_comes_back(cluster: &Cluster) -> Result<()> {
                 "WEIGHT",
                 "NODES",
                 "AGE",
+                "MESSAGE",
                 "URL",
-                "DIGEST",
-                "MESSAGE"
+                "DIGEST"
             ],
         "{table}"
     );

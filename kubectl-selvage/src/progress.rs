@@ -284,7 +284,7 @@ mod tests {
     fn the_first_line_is_the_state_and_its_sentence() {
         assert_eq!(
             first_line(&function("paused")),
-            "Paused: paused (field manager kubectl-annotate); evaluation and rollback continue. at 5 %: 812 requests, errors 0.12 % against 0.11 % on stable (tolerance +0.5 pp)."
+            "Paused: paused (field manager kubectl-annotate); evaluation and rollback continue. At 5 %: 812 requests, errors 0.12 % against 0.11 % on stable (tolerance +0.5 pp)."
         );
     }
 }

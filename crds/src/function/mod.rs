@@ -58,9 +58,9 @@ use crate::rollout::FunctionRollout;
     printcolumn(name = "Weight", type_ = "string", json_path = ".status.rollout.weight", description = "Share of the requests that the candidate answers."),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary", description = "Nodes that apply the current shares, of the nodes that should serve the function."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "Sentence that describes the current situation."),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.urls[0]", priority = 1, description = "First URL that the routes answer."),
-    printcolumn(name = "Digest", type_ = "string", json_path = ".status.stable.digest", priority = 1, description = "Digest of the stable revision."),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "Sentence that describes the current situation.")
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.stable.digest", priority = 1, description = "Digest of the stable revision.")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeFunctionSpec {

@@ -18,7 +18,8 @@ use crate::analysis::{
     TotalFailure,
 };
 use crate::rollout::{
-    Evaluation, EvidenceSummary, Measured, Rollout, RolloutState, State, UnmeasuredKind, Verdict,
+    Evaluation, EvidenceSummary, Measured, RequestCounts, Rollout, RolloutState, StableHealth,
+    State, UnmeasuredKind, Verdict,
 };
 use crate::samples::Snapshot;
 
@@ -177,7 +178,7 @@ impl Evaluator {
                     rollout.weight
                 )
             }),
-            stable_unhealthy: stable_unhealthy(result),
+            stable_health: stable_health(result),
             candidate_requests: self.analysis.last_candidate_requests(),
             evidence_summary: EvidenceSummary {
                 source: sampled.source.to_owned(),
@@ -240,13 +241,14 @@ fn stale(result: &EvaluationResult, problem: Option<&str>) -> Option<String> {
     })
 }
 
-/// Clause that says that stable fails at least half of its requests, in an evaluation with at least ten.
-fn stable_unhealthy(result: &EvaluationResult) -> Option<String> {
-    const ENOUGH: f64 = 10.0;
-    let (requests, errors) = (result.errors.stable_requests, result.errors.stable_events);
-    (requests >= ENOUGH && errors * 2.0 >= requests).then(|| {
-        format!("{errors:.0} of {requests:.0} requests to stable failed in one evaluation")
-    })
+/// What the requests to stable in this evaluation show about it.
+fn stable_health(result: &EvaluationResult) -> Option<StableHealth> {
+    let counts = RequestCounts {
+        requests: result.errors.stable_requests.round() as u64,
+        errors: result.errors.stable_events.round() as u64,
+        client_errors: 0,
+    };
+    StableHealth::of(counts, "stable", "one evaluation")
 }
 
 fn percent(share: f64) -> String {

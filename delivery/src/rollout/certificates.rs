@@ -2,14 +2,15 @@
 //!
 //! A certificate belongs to no revision, so it neither starts a rollout nor stops one.
 
-use super::{Condition, ConditionType, SECRETS_UNAVAILABLE};
+use super::{Condition, ConditionStatus, ConditionType, SECRETS_UNAVAILABLE};
 
 /// Reason of `Distributed=False`: a Secret that a served route names holds no certificate that nodes can use for it.
 pub const CERTIFICATE_UNUSABLE: &str = "CertificateUnusable";
 
 /// Changes the conditions of a function with such a certificate; `text` explains it. Nodes that answer 503 matter more than that.
 pub fn report_unusable_certificate(conditions: &mut [Condition], text: &str) {
-    let is_ready = |one: &Condition| one.kind == ConditionType::Ready && one.status;
+    let is_ready =
+        |one: &Condition| one.kind == ConditionType::Ready && one.status == ConditionStatus::True;
     let was_ready = conditions.iter().any(is_ready);
     for condition in conditions {
         match condition.kind {
@@ -34,7 +35,7 @@ pub fn report_unusable_certificate(conditions: &mut [Condition], text: &str) {
 
 impl Condition {
     fn set(&mut self, status: bool, text: &str) {
-        self.status = status;
+        self.status = status.into();
         CERTIFICATE_UNUSABLE.clone_into(&mut self.reason);
         text.clone_into(&mut self.message);
     }
@@ -45,9 +46,9 @@ mod tests {
     use super::*;
 
     fn conditions(ready: bool, distributed: &str) -> Vec<Condition> {
-        let of = |kind, status, reason: &str| Condition {
+        let of = |kind, status: bool, reason: &str| Condition {
             kind,
-            status,
+            status: status.into(),
             reason: reason.into(),
             message: "before".into(),
         };
@@ -60,15 +61,15 @@ mod tests {
         ]
     }
 
-    fn reported(ready: bool, distributed: &str) -> Vec<(bool, String, String)> {
+    fn reported(ready: bool, distributed: &str) -> Vec<(ConditionStatus, String, String)> {
         let mut all = conditions(ready, distributed);
         report_unusable_certificate(&mut all, "expired");
         let parts = |one: Condition| (one.status, one.reason, one.message);
         all.into_iter().map(parts).collect()
     }
 
-    fn is(status: bool, reason: &str, message: &str) -> (bool, String, String) {
-        (status, reason.into(), message.into())
+    fn is(status: bool, reason: &str, message: &str) -> (ConditionStatus, String, String) {
+        (status.into(), reason.into(), message.into())
     }
 
     #[test]

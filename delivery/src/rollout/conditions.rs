@@ -2,6 +2,7 @@
 
 use super::{
     HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor, message,
+    stable_health,
 };
 use crate::function::Function;
 
@@ -71,7 +72,7 @@ pub enum ConditionType {
     Progressing,
     /// All nodes apply the current weights.
     Distributed,
-    /// Stable does not fail at least half of its requests.
+    /// Stable did not fail at least half of its requests when a rollout last measured them.
     Healthy,
 }
 
@@ -90,13 +91,42 @@ impl ConditionType {
     }
 }
 
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionStatus {
+    /// The condition applies.
+    True,
+    /// The condition does not apply.
+    False,
+    /// It is not known whether the condition applies.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// Name of the status in a condition.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(applies: bool) -> Self {
+        if applies { Self::True } else { Self::False }
+    }
+}
+
 /// A condition of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// Type of the condition.
     pub kind: ConditionType,
-    /// Whether the status is `True`; otherwise it is `False`.
-    pub status: bool,
+    /// Whether the condition applies.
+    pub status: ConditionStatus,
     /// Reason in CamelCase.
     pub reason: String,
     /// Message for people, a sentence.
@@ -129,13 +159,10 @@ pub fn conditions(
     let text = blocked.map_or(sentence, |b| b.message.as_str());
     let n = &state.nodes;
     let spread = n.applied >= n.desired;
-    let (healthy, health) = match &state.unhealthy {
-        None => (true, "stable answers normally".to_owned()),
-        Some(what) => (false, what.clone()),
-    };
-    let of = |kind, status, reason: &str, message: &str| Condition {
+    let (healthy, measured, health) = stable_health::healthy(state);
+    let of = |kind, status: bool, reason: &str, message: &str| Condition {
         kind,
-        status,
+        status: status.into(),
         reason: reason.into(),
         message: message.into(),
     };
@@ -161,16 +188,12 @@ pub fn conditions(
             if spread { "Distributed" } else { "NodesBehind" },
             &distribution(state),
         ),
-        of(
-            ConditionType::Healthy,
-            healthy,
-            if healthy {
-                "StableServes"
-            } else {
-                "StableFailing"
-            },
-            &health,
-        ),
+        Condition {
+            kind: ConditionType::Healthy,
+            status: healthy,
+            reason: measured.into(),
+            message: health,
+        },
     ]
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{EvidenceSummary, FencingToken, Traffic, UnmeasuredKind};
+use super::{EvidenceSummary, FencingToken, StableHealth, Traffic, UnmeasuredKind};
 use crate::function::Revision;
 
 /// Input of a decision besides the function, the state and the time.
@@ -129,8 +129,8 @@ pub struct Evaluation {
     pub covered: bool,
     /// Clause that says that the split of the requests contradicts the weight, if it does.
     pub share_mismatch: Option<String>,
-    /// Clause that says that stable fails at least half of its requests, if it does.
-    pub stable_unhealthy: Option<String>,
+    /// What the requests to stable in this evaluation show; `None` if they are too few to show anything.
+    pub stable_health: Option<StableHealth>,
     /// Number of candidate requests in this evaluation.
     pub candidate_requests: u64,
     /// Evidence for the status.

@@ -79,6 +79,22 @@ pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Joins parts of a message. Those after the first one follow a full stop, so they begin with a capital letter.
+pub(super) fn sentences(parts: Vec<String>) -> String {
+    let mut text = String::new();
+    for part in parts {
+        if text.is_empty() {
+            text.push_str(&part);
+            continue;
+        }
+        let mut rest = part.chars();
+        text.push(' ');
+        text.extend(rest.next().map(|first| first.to_ascii_uppercase()));
+        text.push_str(rest.as_str());
+    }
+    text
+}
+
 /// Predicate for the events of a metric, such as `failed` in `11 of 11 failed`.
 pub(super) fn event(metric: &str) -> String {
     match metric.split_once('/') {
@@ -109,5 +125,16 @@ mod tests {
         assert_eq!(odds(236_f64.ln()), "236 to 1");
         assert_eq!(odds(80.0), "over 10^34 to 1");
         assert_eq!(event("latency/300ms"), "took longer than 300ms");
+    }
+
+    #[test]
+    fn a_part_after_another_one_begins_with_a_capital_letter() {
+        let of = |parts: &[&str]| sentences(parts.iter().map(|part| (*part).to_owned()).collect());
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&["at 5 %: all well."]), "at 5 %: all well.");
+        assert_eq!(
+            of(&["held: why.", "at 5 %: all well.", "2 more."]),
+            "held: why. At 5 %: all well. 2 more."
+        );
     }
 }

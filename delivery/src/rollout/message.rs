@@ -42,7 +42,7 @@ pub fn message(now: Timestamp, function: &Function, state: &RolloutState) -> Str
     }
     parts.extend(already_handled(function, state));
     parts.extend(request(function, state, r));
-    parts.join(" ")
+    format::sentences(parts)
 }
 
 /// Command that a person can run now. It comes last.

@@ -26,6 +26,7 @@ mod plan;
 mod policy;
 mod policy_bounds;
 mod records;
+mod stable_health;
 mod state;
 mod traffic_split;
 mod transition;
@@ -33,7 +34,9 @@ mod unknown_secrets;
 mod weight;
 
 pub use certificates::{CERTIFICATE_UNUSABLE, report_unusable_certificate};
-pub use conditions::{Blocked, Condition, ConditionType, Phase, conditions, phase};
+pub use conditions::{
+    Blocked, Condition, ConditionStatus, ConditionType, Phase, conditions, phase,
+};
 pub use decide::decide;
 pub use decision::{Decision, RequiredMeasurements, Transition, required_measurements};
 pub use decision_input::*;
@@ -45,6 +48,7 @@ pub use plan::{Plan, PlanKind, Traffic};
 pub use policy::*;
 pub use policy_bounds::{PolicyViolation, policy_violations};
 pub use records::*;
+pub use stable_health::StableHealth;
 pub use state::*;
 pub use traffic_split::{TrafficSplit, hint_token, holds_slot, traffic, traffic_split};
 pub use transition::{EventType, TransitionEffects, TransitionKind};

@@ -49,6 +49,10 @@ pub struct RolloutState {
     pub observed_generation: i64,
     /// Clause that says that stable fails at least half of its requests, if it does. It does not affect decisions.
     pub unhealthy: Option<String>,
+    /// Whether a rollout has measured requests that stable answered or failed: as stable, or as the candidate before. False in records
+    /// of former versions.
+    #[serde(default)]
+    pub stable_measured: bool,
     /// Node counts of the last decision. A change of these alone does not require a write.
     pub nodes: NodesCount,
 }

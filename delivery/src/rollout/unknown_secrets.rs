@@ -4,7 +4,7 @@
 //! cannot send the former value to a node. Nodes that have it in memory continue to serve; the others answer 503.
 
 use super::action_lines::command;
-use super::{Condition, ConditionType, RolloutState};
+use super::{Condition, ConditionStatus, ConditionType, RolloutState};
 use crate::function::{Action, Function};
 
 /// Reason of `Distributed=False`: nodes answer 503 because they lack a value that the operator does not have either.
@@ -67,9 +67,9 @@ pub fn report_unknown_values(
     let text = unknown_values(function, state, unknown);
     distributed.message = format!("{}. {text}", distributed.message);
     if !unknown.lacking.is_empty() {
-        distributed.status = false;
+        distributed.status = ConditionStatus::False;
         distributed.reason = SECRETS_UNAVAILABLE.into();
-    } else if distributed.status {
+    } else if distributed.status == ConditionStatus::True {
         distributed.reason = SECRETS_IN_MEMORY_ONLY.into();
     }
 }

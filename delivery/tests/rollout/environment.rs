@@ -158,7 +158,8 @@ impl World {
             covered: self.covered,
             share_mismatch: (self.scenario == Scenario::Mismatch)
                 .then(|| "the candidate has 30 % of requests at a share of 5 %".into()),
-            stable_unhealthy: None,
+            // without traffic, stable gets none either
+            stable_health: (requests > 0).then_some(StableHealth::Answering),
             candidate_requests: requests,
             evidence_summary: EvidenceSummary {
                 dominant: None,

@@ -23,7 +23,9 @@ fn summary(world: &World, blocked: Option<&Blocked>) -> (Summary, String) {
         (ConditionType::Reconciling, Reconciling),
         (ConditionType::Stalled, Stalled),
     ];
-    let mut on = three.iter().filter(|(kind, _)| of(*kind).status);
+    let mut on = three
+        .iter()
+        .filter(|(kind, _)| of(*kind).status == ConditionStatus::True);
     let scenario = on.next().expect("one of the three is True").1;
     assert!(on.next().is_none(), "only one of the three is True");
     (scenario, of(ConditionType::Ready).reason.clone())

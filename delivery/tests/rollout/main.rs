@@ -18,5 +18,6 @@ mod kstatus;
 mod ops;
 mod properties;
 mod rows;
+mod sentences;
 mod timelines;
 mod world;

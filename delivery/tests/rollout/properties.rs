@@ -7,6 +7,7 @@ use delivery::rollout::*;
 use proptest::prelude::{ProptestConfig, any, proptest};
 
 use crate::ops::*;
+use crate::sentences::word_in_lower_case;
 use crate::world::*;
 
 /// The traffic split that was sent with each fencing token.
@@ -335,6 +336,7 @@ fn check(w: &World, before: &RolloutState, input: &DecisionInput, decision: &Dec
     // every state has a message and conditions
     let text = message(w.now, &w.function, after);
     assert!(!text.is_empty() && !text.contains("  "), "{text:?}");
+    assert_eq!(word_in_lower_case(&text), None, "{text:?}");
     let all = conditions(&w.function, after, None, &text);
     let status = |kind| all.iter().find(|c| c.kind == kind).map(|c| c.status);
     let trio = [
@@ -344,7 +346,9 @@ fn check(w: &World, before: &RolloutState, input: &DecisionInput, decision: &Dec
     ]
     .map(status);
     assert_eq!(
-        trio.iter().filter(|s| **s == Some(true)).count(),
+        trio.iter()
+            .filter(|s| **s == Some(ConditionStatus::True))
+            .count(),
         1,
         "exactly one of the three: {all:?}"
     );

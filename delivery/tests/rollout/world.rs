@@ -379,7 +379,14 @@ impl World {
     pub fn condition(&self, kind: ConditionType) -> (bool, String) {
         let all = conditions(&self.function, &self.state, None, &self.message());
         let c = all.into_iter().find(|c| c.kind == kind).unwrap();
-        (c.status, c.reason)
+        (c.status == ConditionStatus::True, c.reason)
+    }
+
+    /// Status, reason and message of the condition `Healthy`.
+    pub fn healthy(&self) -> (ConditionStatus, String, String) {
+        let all = conditions(&self.function, &self.state, None, &self.message());
+        let c = all.into_iter().find(|c| c.kind == ConditionType::Healthy);
+        c.map(|c| (c.status, c.reason, c.message)).unwrap()
     }
 
     /// Adds a line with state and message to the log.

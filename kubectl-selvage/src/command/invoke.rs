@@ -29,6 +29,8 @@ const PORT: &str = "data";
 const ERROR: &str = "selvage-error";
 /// Value of [`ERROR`] if no function on the node answers host, path, method and fields of the request.
 const NO_ROUTE: &str = "no_route";
+/// Value of [`ERROR`] if the code of the function was not loaded in time.
+const LOADING: &str = "loading";
 
 /// A ready node-shim.
 struct Shim {
@@ -188,7 +190,10 @@ async fn print(response: Response<Incoming>, shim: &Shim, args: &InvokeArgs) -> 
         write_all(head.as_bytes())?;
     }
     match reason(&response) {
-        Some(reason) => eprintln!("invoke: the node {node} answers itself: {status} ({reason})"),
+        Some(reason) => {
+            let cause = cause(&reason, &args.name);
+            eprintln!("invoke: the node {node} answers itself: {status} ({reason}){cause}");
+        }
         None if args.fail && status.as_u16() >= 400 => {
             eprintln!("invoke: the function answers on the node {node}: {status}");
         }
@@ -229,6 +234,17 @@ fn reason(response: &Response<Incoming>) -> Option<String> {
     let headers: &HeaderMap = response.headers();
     let reason = headers.get(ERROR)?.to_str().ok()?;
     Some(reason.to_owned())
+}
+
+/// Says what happens on the node if the reason alone does not: empty for all others.
+fn cause(reason: &str, function: &str) -> String {
+    if reason != LOADING {
+        return String::new();
+    }
+    format!(
+        ": the node is still loading the code of the function. Try again in a moment; `kubectl selvage status {function}` \
+         shows how many nodes have loaded it"
+    )
 }
 
 /// Reads the body that the command line names.

@@ -323,11 +323,13 @@ fn nodes_of(nodes: &FunctionNodes, style: Style) -> Node {
     node
 }
 
-/// Whether a condition is not as it should be. `Ready` and `Reconciling` say only that something is going on.
+/// Whether a condition is not as it should be. `Ready` and `Reconciling` say only that something is going on, and an unknown `Healthy`
+/// only that no rollout has measured requests.
 fn is_wrong(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         "Stalled" => condition.status == "True",
         "Ready" | "Reconciling" | "Progressing" => false,
+        "Healthy" => condition.status == "False",
         _ => condition.status != "True",
     }
 }

@@ -107,6 +107,20 @@ async fn with_fail_an_error_is_22_and_has_no_body() {
 }
 
 #[tokio::test]
+async fn a_node_that_still_loads_the_code_is_said_to_do_so() {
+    let cluster = cluster().await;
+    Node::start(&cluster.fake, "a", |_, _| error(503, "loading")).await;
+    let run = cluster.run("invoke checkout --fail").await;
+    assert_eq!((run.code, run.out.as_str()), (22, ""));
+    let head = "invoke: the node a answers itself: 503 Service Unavailable (loading): the node is still loading the code";
+    assert!(run.err.starts_with(head), "{run:?}");
+    assert!(
+        run.err.contains("`kubectl selvage status checkout` shows"),
+        "{run:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_node_without_the_function_is_passed_over() {
     let cluster = cluster().await;
     let first = Node::start(&cluster.fake, "a", |_, _| error(404, "no_route")).await;

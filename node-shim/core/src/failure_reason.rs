@@ -212,8 +212,8 @@ impl FailureReason {
             | Self::Queue
             | Self::Pool
             | Self::MemoryPressure
-            | Self::Compile
             | Self::HostMemory => later("overloaded"),
+            Self::Compile => later("loading"),
             Self::Trap | Self::HostLimit => reply(500, "trap"),
             Self::Memory => reply(500, "out_of_memory"),
             Self::Cpu | Self::Wall | Self::FirstByte | Self::Idle => reply(504, "deadline"),
@@ -264,6 +264,10 @@ mod tests {
         assert_eq!(
             response(FailureReason::Pool),
             Some((503, "overloaded", Some(1)))
+        );
+        assert_eq!(
+            response(FailureReason::Compile),
+            Some((503, "loading", Some(1)))
         );
         assert_eq!(response(FailureReason::ClientGone), None);
     }

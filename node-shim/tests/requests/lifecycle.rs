@@ -165,6 +165,22 @@ fn a_request_that_waits_for_code_counts_as_cold() {
     );
 }
 
+/// The reason names what the client waits for. It is not the load of the node.
+#[test]
+fn a_request_for_code_that_is_not_loaded_in_time_gets_the_reason_loading() {
+    let setup = Setup::default();
+    let revision = setup.revision("r1", &guests::ANSWER, &CounterTable::new());
+    let node = setup.start_empty(CounterTable::new());
+    let mut loading = served(&revision, setup.routes.clone());
+    loading.stable = RevisionSlot::Loading;
+    node.publish(vec![loading]);
+    let refused = get(node.address(), "/");
+    assert_eq!(refused.status_and_error(), (503, "loading"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(node.outcomes(1), ["overloaded 5xx 1"]);
+    assert_eq!(node.failures(), ["compile 1"]);
+}
+
 #[test]
 fn a_client_that_leaves_while_code_loads_is_counted() {
     let setup = Setup::default();

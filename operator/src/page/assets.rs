@@ -6,12 +6,15 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 /// Path, media type and content of each file.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("/", HTML, include_str!("web/index.html")),
+    // the same page, which shows the nodes at this path
+    ("/nodes", HTML, include_str!("web/index.html")),
     ("/page.css", CSS, include_str!("web/page.css")),
     ("/page.js", SCRIPT, include_str!("web/page.js")),
     ("/dom.js", SCRIPT, include_str!("web/dom.js")),
     ("/charts.js", SCRIPT, include_str!("web/charts.js")),
+    ("/nodes.js", SCRIPT, include_str!("web/nodes.js")),
     ("/function.js", SCRIPT, include_str!("web/function.js")),
     ("/icon.svg", "image/svg+xml", include_str!("web/icon.svg")),
 ];

@@ -1,6 +1,6 @@
 //! What the page knows beside the caches, and the changes that it publishes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::charts::Recorder;
-use super::list::{Counts, List, ListPage, ListQuery, PAGE};
+use super::list::{List, ListPage, ListQuery, PAGE};
+use super::nodes::{NodeList, NodePage, NodeQuery, NodeRow};
 use super::row::Row;
 use super::view::{Shown, View};
 use crate::watch::{Caches, ObjectKey, Term};
@@ -31,31 +32,35 @@ struct Inner {
     replica: String,
     state: RwLock<State>,
     updates: broadcast::Sender<Arc<Update>>,
+    node_updates: broadcast::Sender<Arc<Update>>,
 }
 
 #[derive(Default)]
 struct State {
     list: List,
     recorder: Recorder,
+    nodes: NodeList,
 }
 
-/// Functions that have changed.
+/// Functions or nodes that have changed.
 #[derive(Debug)]
 pub(super) struct Update {
+    /// Keys of the functions; empty for nodes.
     pub(super) keys: BTreeSet<ObjectKey>,
     /// [`Changes`] as JSON. `None` after too many changes.
     pub(super) changes: Option<String>,
 }
 
-/// Changes of the list.
+/// Changes of a list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Changes {
-    counts: Counts,
-    /// Changed and new functions.
-    rows: Vec<Row>,
-    /// Namespaces and names of deleted functions.
-    gone: Vec<[String; 2]>,
+struct Changes<R> {
+    /// Number of all objects by phase or state.
+    counts: BTreeMap<&'static str, usize>,
+    /// Changed and new objects.
+    rows: Vec<R>,
+    /// Deleted objects: namespaces and names of functions, names of nodes.
+    gone: Vec<Vec<String>>,
 }
 
 impl Feed {
@@ -65,6 +70,7 @@ impl Feed {
             replica,
             state: RwLock::default(),
             updates: broadcast::channel(BACKLOG).0,
+            node_updates: broadcast::channel(BACKLOG).0,
         }))
     }
 
@@ -74,12 +80,13 @@ impl Feed {
         caches.filled().await;
         let mut functions = caches.functions.subscribe();
         let mut revisions = caches.revisions.subscribe();
+        let mut nodes = caches.edge_nodes.subscribe();
         loop {
-            let keys = tokio::select! {
-                keys = functions.next() => keys,
-                keys = revisions.next() => self.functions_of(&keys),
-            };
-            self.handle(keys, Timestamp::now());
+            tokio::select! {
+                keys = functions.next() => self.handle(keys, Timestamp::now()),
+                keys = revisions.next() => self.handle(self.functions_of(&keys), Timestamp::now()),
+                keys = nodes.next() => self.handle_nodes(&keys),
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -111,21 +118,53 @@ impl Feed {
         if self.0.updates.receiver_count() == 0 {
             return;
         }
-        let changes = (keys.len() <= MAX_ROWS).then(|| self.changes(&keys, counts));
-        let changes = changes.and_then(|changes| serde_json::to_string(&changes).ok());
+        let row = |key: &ObjectKey| functions.get(key).map(|function| Row::of(&function));
+        let changes = changes(&keys, counts, row);
         // An error means that the last stream has just ended.
         let _ = self.0.updates.send(Arc::new(Update { keys, changes }));
     }
 
-    fn changes(&self, keys: &BTreeSet<ObjectKey>, counts: Counts) -> Changes {
-        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+    /// Takes over the newest reports about these nodes, and publishes them if anyone follows.
+    pub(super) fn handle_nodes(&self, keys: &BTreeSet<ObjectKey>) {
+        let nodes = &self.0.caches.edge_nodes;
+        let mut state = self.0.state.write();
         for key in keys {
-            match self.0.caches.functions.get(key) {
-                Some(function) => rows.push(Row::of(&function)),
-                None => gone.push([key.namespace.to_string(), key.name.to_string()]),
-            }
+            state.nodes.update(&key.name, nodes.get(key).as_deref());
         }
-        Changes { counts, rows, gone }
+        let counts = state.nodes.counts();
+        drop(state);
+        if self.0.node_updates.receiver_count() == 0 {
+            return;
+        }
+        let row = |key: &ObjectKey| nodes.get(key).map(|node| NodeRow::of(&node));
+        let changes = changes(keys, counts, row);
+        let keys = BTreeSet::new();
+        let _ = self.0.node_updates.send(Arc::new(Update { keys, changes }));
+    }
+
+    pub(super) fn subscribe_nodes(&self) -> broadcast::Receiver<Arc<Update>> {
+        self.0.node_updates.subscribe()
+    }
+
+    /// Returns a page of the list of nodes.
+    pub(super) fn nodes(&self, query: &NodeQuery) -> NodePage {
+        let (total, names, counts) = {
+            let state = self.0.state.read();
+            let (total, names) = state.nodes.page(query);
+            (total, names, state.nodes.counts())
+        };
+        let nodes = &self.0.caches.edge_nodes;
+        let rows = names
+            .iter()
+            .filter_map(|name| nodes.get(&ObjectKey::new("", name)));
+        NodePage {
+            total,
+            from: query.from,
+            size: PAGE,
+            counts,
+            rows: rows.map(|node| NodeRow::of(&node)).collect(),
+            replica: self.0.replica.clone(),
+        }
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Update>> {
@@ -175,4 +214,30 @@ impl Feed {
         let state = self.0.state.read();
         Some(View::of(&shown, state.recorder.record_of(key)))
     }
+}
+
+/// Changes of a list as JSON. `None` after more than [`MAX_ROWS`].
+fn changes<R: Serialize>(
+    keys: &BTreeSet<ObjectKey>,
+    counts: BTreeMap<&'static str, usize>,
+    row: impl Fn(&ObjectKey) -> Option<R>,
+) -> Option<String> {
+    if keys.len() > MAX_ROWS {
+        return None;
+    }
+    let (mut rows, mut gone) = (Vec::new(), Vec::new());
+    for key in keys {
+        match row(key) {
+            Some(row) => rows.push(row),
+            None => gone.push(names(key)),
+        }
+    }
+    serde_json::to_string(&Changes { counts, rows, gone }).ok()
+}
+
+/// Namespace and name; the name alone if there is no namespace.
+fn names(key: &ObjectKey) -> Vec<String> {
+    let parts = [&key.namespace, &key.name].into_iter();
+    let parts = parts.filter(|part| !part.is_empty());
+    parts.map(|part| part.to_string()).collect()
 }

@@ -1,4 +1,4 @@
-//! A read-only page about functions and their rollouts, which every replica serves from its watch caches.
+//! A read-only page about functions, their rollouts and the nodes, which every replica serves from its watch caches.
 //!
 //! The page writes nothing and asks the API server for nothing: it shows what the caches hold. `feed.rs` follows the keys of changed
 //! objects, keeps the order of the list and the points of the charts, and publishes changes at most twice a second. The cost
@@ -10,6 +10,7 @@ mod charts;
 mod evidence;
 mod feed;
 mod list;
+mod nodes;
 mod row;
 mod server;
 mod streams;

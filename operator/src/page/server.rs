@@ -19,6 +19,7 @@ use super::access::{Access, failure, guard, guard_data, json};
 use super::assets;
 use super::feed::Feed;
 use super::list::ListQuery;
+use super::nodes::NodeQuery;
 use super::streams;
 use crate::watch::ObjectKey;
 
@@ -54,7 +55,9 @@ impl Server {
         let data = Router::new()
             .route("/functions", get(list))
             .route("/functions/{namespace}/{name}", get(function))
+            .route("/nodes", get(nodes))
             .route("/streams", get(streams::list))
+            .route("/streams/nodes", get(streams::nodes))
             .route("/streams/{namespace}/{name}", get(streams::function))
             .fallback(|| async { failure(StatusCode::NOT_FOUND, "There is no such data.") })
             .route_layer(middleware::from_fn_with_state(self.clone(), filled))
@@ -118,6 +121,13 @@ async fn filled(
 async fn list(State(server): State<Server>, RawQuery(query): RawQuery) -> Response {
     match ListQuery::parse(query.as_deref()) {
         Ok(query) => json(&server.feed.list(&query)),
+        Err(why) => failure(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn nodes(State(server): State<Server>, RawQuery(query): RawQuery) -> Response {
+    match NodeQuery::parse(query.as_deref()) {
+        Ok(query) => json(&server.feed.nodes(&query)),
         Err(why) => failure(StatusCode::BAD_REQUEST, &why),
     }
 }

@@ -14,11 +14,13 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::access::failure;
-use super::feed::Feed;
+use super::feed::{Feed, Update};
 use super::list::ListQuery;
+use super::nodes::NodeQuery;
 use super::server::Server;
 use crate::watch::ObjectKey;
 
@@ -37,6 +39,25 @@ pub(super) async fn list(State(server): State<Server>, RawQuery(query): RawQuery
     // Subscribed before the list is read, so that no change between the two is lost.
     let updates = server.feed.subscribe();
     let first = event("list", &server.feed.list(&query));
+    follow(first, updates, permit)
+}
+
+/// Stream of the list of nodes, with the same events.
+pub(super) async fn nodes(State(server): State<Server>, RawQuery(query): RawQuery) -> Response {
+    let query = match NodeQuery::parse(query.as_deref()) {
+        Ok(query) => query,
+        Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
+    };
+    let Ok(permit) = Arc::clone(&server.streams).try_acquire_owned() else {
+        return full();
+    };
+    let updates = server.feed.subscribe_nodes();
+    let first = event("list", &server.feed.nodes(&query));
+    follow(first, updates, permit)
+}
+
+/// The first event, then the changes of a list.
+fn follow(first: Event, updates: Receiver<Arc<Update>>, permit: OwnedSemaphorePermit) -> Response {
     let changes = stream::unfold(updates, |mut updates| async move {
         let event = match updates.recv().await {
             Ok(update) => match &update.changes {

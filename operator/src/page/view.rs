@@ -341,10 +341,12 @@ fn outcomes(status: &EdgeFunctionStatus) -> Vec<Outcome> {
 }
 
 fn conditions(status: &EdgeFunctionStatus) -> Vec<ConditionView> {
-    // `Ready`, `Reconciling` and `Progressing` say only that something is going on
+    // `Ready`, `Reconciling` and `Progressing` say only that something is going on, and an unknown `Healthy` only that no rollout
+    // has measured requests
     let is_wrong = |condition: &&Condition| match condition.type_.as_str() {
         "Stalled" => condition.status == "True",
         "Ready" | "Reconciling" | "Progressing" => false,
+        "Healthy" => condition.status == "False",
         _ => condition.status != "True",
     };
     let wrong = status.conditions.iter().filter(is_wrong);

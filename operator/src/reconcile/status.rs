@@ -181,11 +181,10 @@ fn conditions(
     let mut found: Vec<(&str, Finding)> = derived
         .into_iter()
         .map(|condition| {
-            let status = if condition.status { "True" } else { "False" };
             (
                 condition.kind.as_str(),
                 Finding {
-                    status,
+                    status: condition.status.as_str(),
                     reason: condition.reason,
                     message: condition.message,
                 },

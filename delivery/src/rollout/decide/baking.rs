@@ -72,8 +72,7 @@ pub(super) fn promote(ctx: &mut DecisionContext<'_>, by: Option<&str>) {
         })
     });
     ctx.state.superseded = 0;
-    // it describes the revision that was stable until now
-    ctx.state.unhealthy = None;
+    ctx.state.health_of_promoted();
     ctx.state.state = State::Idle;
     ctx.record_event(TransitionKind::Promoted, text);
     ctx.settle();

@@ -187,10 +187,12 @@ pub(super) fn evaluation(ctx: &mut DecisionContext<'_>) -> bool {
     super::holds::shared(&mut r.flags, evaluation, now);
     ctx.state.evidence_summary = Some(evaluation.evidence_summary.clone());
     super::desired::count_step(&mut ctx.state);
-    if ctx.state.unhealthy.is_some() != evaluation.stable_unhealthy.is_some() {
+    if ctx
+        .state
+        .set_stable_health(evaluation.stable_health.clone())
+    {
         ctx.write();
     }
-    ctx.state.unhealthy.clone_from(&evaluation.stable_unhealthy);
     ctx.evaluation = Some(evaluation);
     false
 }

@@ -48,6 +48,14 @@ fn row_02_the_first_revision_is_stable_once_enough_nodes_have_loaded_it() {
     assert_eq!(w.kinds(), [Kind::FirstStarted, Kind::FirstPromoted]);
     w.after(1);
     assert_eq!(w.condition(ConditionType::Ready), (true, "Promoted".into()));
+    let text =
+        "no requests to checkout-a have been measured: they are measured during rollouts only";
+    let unknown = (ConditionStatus::Unknown, "NotMeasured".into(), text.into());
+    assert_eq!(
+        w.healthy(),
+        unknown,
+        "it is loaded, and that is all that is known"
+    );
 }
 
 #[test]

@@ -138,13 +138,59 @@ fn row_13_after_the_bake_the_candidate_is_stable_and_the_old_one_stays_loaded() 
 #[test]
 fn row_13_failures_of_the_old_stable_revision_are_not_those_of_the_new_one() {
     let mut w = World::baking(policy());
+    let summary = w.state.evidence_summary.get_or_insert_default();
+    summary.candidate.requests = 40;
     w.state.unhealthy = Some("30 of 40 requests to stable failed in one evaluation".into());
-    assert!(!w.condition(ConditionType::Healthy).0);
+    assert_eq!(w.healthy().0, ConditionStatus::False);
     w.annotate(Action::Promote, "checkout-b");
     w.after(1);
     assert_eq!(stable(&w), "checkout-b");
-    let healthy = (true, "StableServes".into());
-    assert_eq!(w.condition(ConditionType::Healthy), healthy);
+    let text =
+        "fewer than half of the requests to checkout-b failed when a rollout last measured them";
+    let healthy = (ConditionStatus::True, "StableServes".into(), text.into());
+    assert_eq!(w.healthy(), healthy);
+}
+
+#[test]
+fn row_13_a_revision_that_was_promoted_without_a_request_is_not_healthy_by_that() {
+    let mut w = World::baking(policy());
+    w.state.stable_measured = true;
+    w.state.evidence_summary = None;
+    w.annotate(Action::Promote, "checkout-b");
+    w.after(1);
+    assert_eq!(stable(&w), "checkout-b");
+    assert_eq!(w.healthy().0, ConditionStatus::Unknown);
+}
+
+#[test]
+fn row_13_a_revision_that_failed_as_the_candidate_and_was_promoted_by_hand_is_not_healthy() {
+    let mut w = World::baking(policy());
+    let summary = w.state.evidence_summary.get_or_insert_default();
+    (summary.candidate.requests, summary.candidate.errors) = (40, 30);
+    w.annotate(Action::Promote, "checkout-b");
+    w.after(1);
+    let text = "30 of 40 requests to checkout-b failed in its rollout";
+    let failing = (ConditionStatus::False, "StableFailing".into(), text.into());
+    assert_eq!(w.healthy(), failing);
+}
+
+/// It needs no write of its own: that would be one more in each first rollout.
+#[test]
+fn row_11_health_is_known_from_the_first_measured_request() {
+    let mut w = World::stepping(policy());
+    w.scenario = Scenario::NoTraffic;
+    w.state.stable_measured = false;
+    w.run(10);
+    let unknown = (ConditionStatus::Unknown, "NotMeasured".to_owned());
+    let (status, reason, _) = w.healthy();
+    assert_eq!((status, reason), unknown);
+    w.scenario = Scenario::NotEnough;
+    assert!(!w.after(5).persist);
+    assert_eq!(w.healthy().0, ConditionStatus::True);
+    w.scenario = Scenario::NoTraffic;
+    w.after(5);
+    let kept = "an evaluation without requests shows nothing";
+    assert_eq!(w.healthy().0, ConditionStatus::True, "{kept}");
 }
 
 #[test]

@@ -68,7 +68,13 @@ async fn the_files_have_nothing_inline_and_make_no_html_of_text() {
     ] {
         assert!(!html.contains(inline), "{inline}");
     }
-    for path in ["/page.js", "/dom.js", "/charts.js", "/function.js"] {
+    for path in [
+        "/page.js",
+        "/dom.js",
+        "/charts.js",
+        "/function.js",
+        "/nodes.js",
+    ] {
         let script = text(page.get(path).await).await;
         assert!(script.len() > 1000, "{path}");
         for sink in [
@@ -190,7 +196,9 @@ async fn data_needs_the_token_and_files_do_not() {
     for path in [
         "/api/functions",
         "/api/functions/shop/checkout",
+        "/api/nodes",
         "/api/streams",
+        "/api/streams/nodes",
         "/api/streams/shop/checkout",
         "/api/none",
     ] {

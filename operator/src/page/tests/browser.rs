@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Settings, serve};
-use super::objects::{filled, ready, revisions, rolled_back, stepping};
+use super::objects::{filled, node, node_with_problem, ready, revisions, rolled_back, stepping};
 use crate::watch::Caches;
 
 /// Time for which the test waits for a change of the page. It takes a second.
@@ -279,6 +279,88 @@ async fn the_page_works_in_a_browser() {
     browser.show("rolled-back", 1280, "dark").await;
 
     texts_stay_texts(&mut browser).await;
+    stop.cancel();
+}
+
+/// The list of nodes, a change of it, and the way from a problem to its function.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_are_shown_in_a_browser() {
+    let caches = filled();
+    shop(&caches);
+    let put_node = |node: Value| {
+        let node = serde_json::from_value(node).unwrap();
+        caches.edge_nodes.put(node);
+    };
+    for number in 1..6 {
+        put_node(node(
+            &format!("edge-{number}.eu-west-1.example"),
+            "Serving",
+            true,
+        ));
+    }
+    put_node(node("edge-6.eu-west-1.example", "Serving", false));
+    put_node(node_with_problem("edge-7.eu-west-1.example"));
+    put_node(node("edge-8.eu-west-1.example", "NoContact", true));
+    let stop = CancellationToken::new();
+    let address = start(&caches, None, &stop).await;
+    let mut browser = Browser::start().await;
+
+    // by the path, then by the keyboard from the list of functions
+    browser.open(&format!("http://{address}/nodes")).await;
+    let rows = "document.querySelectorAll('table[aria-label=Nodes] tbody tr').length === 8";
+    browser.until(rows).await;
+    let current = "document.querySelector('#views [aria-current=page]').textContent";
+    assert_eq!(browser.value(current).await, "Nodes");
+    assert_eq!(browser.value("document.title").await, "Nodes · Selvage");
+    browser
+        .value("document.querySelector('#views a[href=\"#/\"]').click()")
+        .await;
+    browser
+        .until("document.querySelector('table[aria-label=Functions]')")
+        .await;
+    assert_eq!(browser.value(current).await, "Functions");
+    browser
+        .value("document.querySelector('#views a[href=\"#/nodes\"]').focus()")
+        .await;
+    browser.press("Enter", "\r").await;
+    browser.until(rows).await;
+    assert_eq!(
+        browser.value("document.activeElement.textContent").await,
+        "Nodes",
+        "the heading has the focus"
+    );
+    browser.show_everywhere("nodes").await;
+
+    // a change arrives and is announced; a filter and a link
+    put_node(node("edge-1.eu-west-1.example", "NoContact", true));
+    let row = "document.querySelector('[data-key=\"edge-1.eu-west-1.example\"]')";
+    browser
+        .until(&format!("{row}.textContent.includes('NoContact')"))
+        .await;
+    let announcement = "document.getElementById('announcement').textContent";
+    assert_eq!(
+        browser.value(announcement).await,
+        "edge-1.eu-west-1.example: NoContact."
+    );
+    browser
+        .value("location.hash = '#/nodes?state=HasProblems'")
+        .await;
+    browser
+        .until("document.querySelectorAll('table[aria-label=Nodes] tbody tr').length === 1")
+        .await;
+    browser
+        .value("document.querySelector('.problems a').click()")
+        .await;
+    browser
+        .until("location.hash === '#/shop/checkout-0' && document.querySelector('.notice')")
+        .await;
+    // the function of this problem is not in the cache, which the browser reports as a failed request for nothing else
+    let unexpected: Vec<_> = browser
+        .errors
+        .iter()
+        .filter(|error| !error.contains("404"))
+        .collect();
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
     stop.cancel();
 }
 

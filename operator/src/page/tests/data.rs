@@ -234,7 +234,12 @@ async fn nothing_is_shown_before_the_first_lists() {
         server: Server::new(empty, access, 1),
         ..page
     };
-    for path in ["/api/functions", "/api/streams"] {
+    for path in [
+        "/api/functions",
+        "/api/nodes",
+        "/api/streams",
+        "/api/streams/nodes",
+    ] {
         assert_eq!(
             page.get(path).await.status(),
             StatusCode::SERVICE_UNAVAILABLE,

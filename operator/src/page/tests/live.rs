@@ -14,12 +14,12 @@ use super::objects::{now, ready, stepping};
 use crate::watch::ObjectKey;
 
 /// A client of a stream.
-struct Client {
+pub(super) struct Client {
     body: axum::body::BodyDataStream,
 }
 
 impl Client {
-    async fn open(page: &Page, path: &str) -> Self {
+    pub(super) async fn open(page: &Page, path: &str) -> Self {
         let response = page.get(path).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -29,7 +29,7 @@ impl Client {
     }
 
     /// The next event: its name and data.
-    async fn next(&mut self) -> (String, Value) {
+    pub(super) async fn next(&mut self) -> (String, Value) {
         let chunk = tokio::time::timeout(Duration::from_secs(20), self.body.next()).await;
         let text = chunk.unwrap().unwrap().unwrap();
         let text = std::str::from_utf8(&text).unwrap();

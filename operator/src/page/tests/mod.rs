@@ -4,6 +4,7 @@ mod access;
 mod browser;
 mod data;
 mod live;
+mod nodes;
 mod objects;
 
 use axum::body::Body;

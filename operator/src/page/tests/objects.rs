@@ -194,3 +194,39 @@ fn metric(
         "observed": { "candidate": format!("{candidate:.6}"), "stable": format!("{stable:.6}") },
     })
 }
+
+/// A node whose condition `Ready` has this reason. `converged` is whether it has loaded all its functions.
+pub(super) fn node(name: &str, reason: &str, converged: bool) -> Value {
+    let condition = |kind: &str, status: bool, reason: &str| {
+        json!({
+            "type": kind, "status": if status { "True" } else { "False" }, "lastTransitionTime": "2026-11-21T13:30:22Z",
+            "reason": reason, "message": "",
+        })
+    };
+    let converging = if converged { "Converged" } else { "Loading" };
+    json!({
+        "apiVersion": "selvage.dev/v1alpha1", "kind": "EdgeNode",
+        "metadata": { "name": name, "resourceVersion": "100", "creationTimestamp": "2026-11-19T13:30:22Z" },
+        "spec": {},
+        "status": {
+            "shimVersion": "0.1.0", "wasmtimeVersion": "48.0.8", "region": "eu-west-1", "zone": "eu-west-1a",
+            "functions": { "desired": 12, "loaded": if converged { 12 } else { 7 }, "failed": 0 },
+            "lastContact": "2026-11-21T13:40:22Z",
+            "conditions": [condition("Converged", converged, converging), condition("Ready", reason == "Serving", reason)],
+        },
+    })
+}
+
+/// A node that cannot load revisions of four functions.
+pub(super) fn node_with_problem(name: &str) -> Value {
+    let mut node = node(name, "Serving", false);
+    let problem = |number: usize| {
+        json!({
+            "namespace": "shop", "function": format!("checkout-{number}"), "revision": "checkout-7d4c9e21ab", "reason": "PullFailed",
+            "message": "the registry refused access", "since": "2026-11-21T13:40:22Z",
+        })
+    };
+    node["status"]["functions"] = json!({ "desired": 12, "loaded": 11, "failed": 1 });
+    node["status"]["exceptions"] = (0..4).map(problem).collect();
+    node
+}

@@ -1,7 +1,8 @@
-// The page: which view is shown, the list of functions, and the connection to the replica.
+// The page: which view is shown, the lists of functions and nodes, and the connection to the replica.
 
 import { age, h, patchChildren, phase, time } from './dom.js';
 import { functionView } from './function.js';
+import { STATES, nodeRows } from './nodes.js';
 
 const PHASES = ['Failed', 'RolledBack', 'Paused', 'Progressing', 'Pending', 'Suspended', 'Ready'];
 // The replica sends a comment every 15 s.
@@ -15,8 +16,9 @@ const main = document.getElementById('main');
 const connection = document.getElementById('connection');
 const footer = document.getElementById('footer');
 const announcement = document.getElementById('announcement');
+const views = document.querySelectorAll('#views a');
 
-let route = { query: new URLSearchParams() };
+let route = { list: 'functions', query: new URLSearchParams() };
 let data; // what the stream has sent
 let failure; // sentence that is shown in place of data
 let asks; // sentence above the field for the token, while a token is needed
@@ -32,33 +34,41 @@ function render() {
   width = main.clientWidth;
   let content;
   if (asks) content = tokenView(asks);
-  else if (failure) content = [h('h1', { tabindex: '-1' }, route.name ?? 'Functions'), h('p', { class: 'notice' }, failure)];
+  else if (failure) content = [h('h1', { tabindex: '-1' }, route.name ?? LISTS[route.list].title), h('p', { class: 'notice' }, failure)];
   else if (!data) content = [h('p', { class: 'empty' }, 'Loading …')];
   else content = route.name ? functionView(data, width, now) : listView(data, now);
   patchChildren(main, content.flat().filter((child) => child));
   const heading = hasMoved && main.querySelector('h1');
   if (heading) { hasMoved = false; heading.focus({ preventScroll: true }); }
-  document.title = route.name ? `${data?.row ? `${data.row.phase} · ` : ''}${route.name} · Selvage` : 'Selvage';
+  document.title = route.name ? `${data?.row ? `${data.row.phase} · ` : ''}${route.name} · Selvage` : LISTS[route.list].page;
+  for (const link of views) patchCurrent(link, link.hash === LISTS[route.list].hash);
   if (data?.replica) patchChildren(footer, [h('p', null, `Shown by the replica ${data.replica}. This page is read-only.`)]);
 }
 
 const href = (changes) => {
   const query = new URLSearchParams(route.query);
   for (const [name, value] of Object.entries({ from: '', ...changes })) value ? query.set(name, value) : query.delete(name);
-  return query.size ? `#/?${query}` : '#/';
+  const { hash } = LISTS[route.list];
+  return query.size ? `${hash}?${query}` : hash;
 };
 
+function patchCurrent(link, isCurrent) {
+  if (isCurrent) link.setAttribute('aria-current', route.name ? 'true' : 'page');
+  else link.removeAttribute('aria-current');
+}
+
 function listView(list, now) {
-  const chosen = route.query.get('phase');
+  const { title, filter, words, label, placeholder, noun, table } = LISTS[route.list];
+  const chosen = route.query.get(filter);
   const all = Object.values(list.counts).reduce((sum, one) => sum + one, 0);
-  const tab = (word, number) => h('a', { href: href({ phase: word }), 'aria-current': (chosen ?? '') === word && 'true' }, word || 'All', h('span', null, String(number)));
+  const tab = (word, number) => h('a', { href: href({ [filter]: word }), 'aria-current': (chosen ?? '') === word && 'true' }, word || 'All', h('span', null, String(number)));
   const last = list.from + list.rows.length;
   return [
-    h('h1', { tabindex: '-1' }, 'Functions'),
-    h('form', { role: 'search', id: 'search', 'data-key': 'search' },
-      h('label', null, h('span', { class: 'unseen' }, 'Part of NAMESPACE/NAME'), h('input', { type: 'search', name: 'text', placeholder: 'namespace/name', value: route.query.get('text') ?? '', autocomplete: 'off', spellcheck: 'false' }))),
-    h('nav', { class: 'tabs', 'aria-label': 'Phases' }, tab('', all), PHASES.filter((word) => list.counts[word] || word === chosen).map((word) => tab(word, list.counts[word] ?? 0))),
-    list.rows.length === 0 ? h('p', { class: 'empty' }, all ? 'No function matches.' : 'There are no functions.') : rows(list.rows, now),
+    h('h1', { tabindex: '-1' }, title),
+    h('form', { role: 'search', id: 'search', 'data-key': `search ${title}` },
+      h('label', null, h('span', { class: 'unseen' }, label), h('input', { type: 'search', name: 'text', placeholder, value: route.query.get('text') ?? '', autocomplete: 'off', spellcheck: 'false' }))),
+    h('nav', { class: 'tabs', 'aria-label': words === PHASES ? 'Phases' : 'States' }, tab('', all), words.filter((word) => list.counts[word] || word === chosen).map((word) => tab(word, list.counts[word] ?? 0))),
+    list.rows.length === 0 ? h('p', { class: 'empty' }, all ? `No ${noun} matches.` : `There are no ${noun}s.`) : table(list.rows, now),
     list.total > list.size && h('nav', { class: 'pages', 'aria-label': 'Pages' },
       list.from > 0 && h('a', { href: href({ from: Math.max(0, list.from - list.size) || '' }) }, '← previous'),
       h('span', null, `${list.from + 1} to ${last} of ${list.total}`),
@@ -80,6 +90,12 @@ const rows = (list, now) =>
         cell('step', row.step), cell('verdict', row.verdict), cell('age', row.created ? time(row.created, age(row.created, now)) : ''));
     })));
 
+// What differs between the two lists. `filter` is the field of a row and of the query that the tabs choose.
+const LISTS = {
+  functions: { title: 'Functions', page: 'Selvage', hash: '#/', path: 'functions', stream: 'streams', filter: 'phase', words: PHASES, noun: 'function', label: 'Part of NAMESPACE/NAME', placeholder: 'namespace/name', table: rows },
+  nodes: { title: 'Nodes', page: 'Nodes · Selvage', hash: '#/nodes', path: 'nodes', stream: 'streams/nodes', filter: 'state', words: STATES, noun: 'node', label: 'Part of the name', placeholder: 'name', table: nodeRows },
+};
+
 const tokenView = (why) => [
   h('h1', { tabindex: '-1' }, 'Token'),
   h('p', null, why),
@@ -90,17 +106,19 @@ const tokenView = (why) => [
 
 // Rows that are shown stay in their places; new ones that need attention come to theirs.
 function change(list, { counts, rows: changed, gone }) {
-  const key = (row) => `${row.namespace}/${row.name}`;
+  const { filter } = LISTS[route.list];
+  const key = (row) => (row.namespace ? `${row.namespace}/${row.name}` : row.name);
   const places = new Map(list.rows.map((row, index) => [key(row), index]));
   list.counts = counts;
   const text = route.query.get('text')?.trim().toLowerCase() ?? '';
-  const wanted = route.query.get('phase');
+  const wanted = route.query.get(filter);
   for (const row of changed) {
     const at = places.get(key(row));
+    if (at !== undefined && list.rows[at].state !== row.state) announcement.textContent = `${row.name}: ${row.state}.`;
     if (at !== undefined) list.rows[at] = row;
-    else if (list.from === 0 && key(row).includes(text) && (!wanted || row.phase === wanted)) insert(list, row);
+    else if (list.from === 0 && key(row).includes(text) && (!wanted || row[filter] === wanted)) insert(list, row);
   }
-  const lost = new Set(gone.map(([namespace, name]) => `${namespace}/${name}`));
+  const lost = new Set(gone.map((parts) => parts.join('/')));
   list.rows = list.rows.filter((row) => !lost.has(key(row)));
   if (!text) list.total = wanted ? (counts[wanted] ?? 0) : Object.values(counts).reduce((sum, one) => sum + one, 0);
 }
@@ -138,7 +156,8 @@ function connect(word, kind) {
 }
 
 function paths() {
-  if (!route.name) return [`api/functions?${route.query}`, `api/streams?${route.query}`, 'list'];
+  const { path, stream } = LISTS[route.list];
+  if (!route.name) return [`api/${path}?${route.query}`, `api/${stream}?${route.query}`, 'list'];
   const name = `${encodeURIComponent(route.namespace)}/${encodeURIComponent(route.name)}`;
   return [`api/functions/${name}`, `api/streams/${name}`, 'function'];
 }
@@ -214,9 +233,12 @@ async function follow() {
 // === Navigation
 
 function navigate(first) {
-  const [path, query] = location.hash.replace(/^#\/?/, '').split('?');
+  // the path /nodes is the list of nodes, until a link is followed
+  const shown = location.hash || (location.pathname.endsWith('/nodes') ? LISTS.nodes.hash : '');
+  const [path, query] = shown.replace(/^#\/?/, '').split('?');
   const [namespace, name] = path.split('/').map(decodeURIComponent);
-  const next = { namespace, name, query: new URLSearchParams(name ? '' : query) };
+  const list = namespace === 'nodes' && !name ? 'nodes' : 'functions';
+  const next = { list, namespace, name, query: new URLSearchParams(name ? '' : query) };
   const isSamePlace = next.namespace === route.namespace && next.name === route.name;
   route = next;
   failure = undefined;
