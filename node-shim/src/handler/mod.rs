@@ -172,7 +172,7 @@ fn refuse(
             }
             shim_response::unserved(reason, guard)
         }
-        // it is passed on where this can be the result
+        // requests of clients and calls are passed on before, and no other request leads to this
         NotAdmitted::Elsewhere(_) => shim_response::no_route(guard),
         NotAdmitted::Probe => {
             if let Some(open) = &mut open {
