@@ -115,15 +115,17 @@ impl RequestReports {
         }))
     }
 
-    /// Returns the call of a function, if it is reported. `parent` is the span that its caller records.
+    /// Returns the call of a function, if it is reported. `parent` is the span that its caller records, on another node if it is
+    /// `remote`.
     pub(crate) fn open_call(
         &self,
         parent: Option<&TraceContext>,
+        remote: bool,
         parts: &Parts,
         began: Instant,
     ) -> Option<Box<OpenRequest>> {
         let tracer = self.tracer.as_ref().zip(parent);
-        let span = tracer.and_then(|(tracer, parent)| tracer.call_span(parent, began));
+        let span = tracer.and_then(|(tracer, parent)| tracer.call_span(parent, remote, began));
         if span.is_none() && self.access.is_none() {
             return None;
         }

@@ -66,7 +66,7 @@ pub struct RoutingTable {
     /// Version of the operator's table that it was built from, for information only.
     pub version: u64,
     index: Arc<RouteIndex>,
-    /// Positions in `functions`.
+    /// Positions of all functions in the index.
     positions: Arc<HashMap<FunctionKey, usize>>,
     functions: Vec<ServedFunction>,
     /// Functions of other nodes. Their positions in the index follow those of `functions`.
@@ -92,8 +92,9 @@ impl RoutingTable {
         let entries = functions.iter().map(|served| &*served.entry);
         let entries = entries.chain(remote.iter().map(|remote| &*remote.entry));
         let index = Arc::new(RouteIndex::build(entries));
-        let keys = functions.iter().map(|served| served.entry.key.clone());
-        let positions = Arc::new(keys.zip(0..).collect());
+        let keys = functions.iter().map(|served| &served.entry.key);
+        let keys = keys.chain(remote.iter().map(|remote| &remote.entry.key));
+        let positions = Arc::new(keys.cloned().zip(0..).collect());
         let table = Self {
             version,
             index,
@@ -212,6 +213,17 @@ impl RoutingTable {
     /// Returns a function by its key in constant time.
     pub(crate) fn by_key(&self, key: &FunctionKey) -> Option<&ServedFunction> {
         self.function(*self.positions.get(key)?)
+    }
+
+    /// Returns the routes of a function of this node or of other nodes.
+    pub(crate) fn entry_by_key(&self, key: &FunctionKey) -> Option<&Arc<FunctionEntry>> {
+        let remote = || self.remote_by_key(key).map(|remote| &remote.entry);
+        self.by_key(key).map(|served| &served.entry).or_else(remote)
+    }
+
+    /// Returns a function of other nodes by its key in constant time.
+    pub(crate) fn remote_by_key(&self, key: &FunctionKey) -> Option<&RemoteFunction> {
+        self.remote(*self.positions.get(key)?)
     }
 
     /// Returns the namespace of the functions that requests to `host` reach.

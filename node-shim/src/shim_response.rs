@@ -63,6 +63,8 @@ pub(crate) enum Unserved {
     NotPlaced,
     /// Another node passed the request on, but the function is not on this node, or not yet.
     NotHere,
+    /// Another node passed a call on, but the function does not admit the caller. Clients never receive this.
+    NotGranted,
     /// No node of the function can be reached.
     Unreachable,
     /// The exchange with another node broke before its response began.
@@ -77,6 +79,7 @@ impl Unserved {
         match self {
             Self::NotPlaced => "not_placed",
             Self::NotHere => "not_here",
+            Self::NotGranted => "not_granted",
             Self::Unreachable => "unreachable",
             Self::ForwardFailed => "forward_failed",
             Self::Overloaded => "overloaded",
@@ -86,6 +89,7 @@ impl Unserved {
     const fn reply(self) -> ErrorResponse {
         let (status, retry_after) = match self {
             Self::NotPlaced => (503, None),
+            Self::NotGranted => (403, None),
             Self::NotHere | Self::Unreachable | Self::Overloaded => (503, Some(1)),
             Self::ForwardFailed => (502, None),
         };

@@ -104,7 +104,7 @@ pub struct EdgeFunctionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
 
-    /// Functions of other namespaces that may call this one on the same node, at most 64. Their `egress.allow` must name
+    /// Functions of other namespaces that may call this one, at most 64. Their `egress.allow` must name
     /// this function as well. Functions of the same namespace are not listed: they always may. Empty (the default) denies
     /// all calls from other namespaces. A change takes effect at once, without a rollout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -156,8 +156,8 @@ pub struct Egress {
     /// http or https. Its host is a DNS name, a name with one wildcard as the whole first label
     /// (`https://*.pay.example`), an address, or a network in CIDR notation (`http://10.1.0.0/16:8080`,
     /// `https://[fd00::/8]`). Without a port, only the default port of the scheme is allowed. Private addresses need a
-    /// network or a name below the cluster's domain. `function://namespace/name` allows calls of another function on the
-    /// same node, as `http://name.namespace.selvage.internal`; a function of another namespace must name this one in its
+    /// network or a name below the cluster's domain. `function://namespace/name` allows calls of another function,
+    /// as `http://name.namespace.selvage.internal`; a function of another namespace must name this one in its
     /// callers. Empty (the default) denies all outbound requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "egress_targets")]

@@ -204,19 +204,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Some(InboundBody::Client(body, _)) => body.is_end_stream(),
-            Some(InboundBody::Function(body)) => body.is_end_stream(),
-            None => true,
-        }
+        self.inner.as_ref().is_none_or(InboundBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Some(InboundBody::Client(body, _)) => body.size_hint(),
-            Some(InboundBody::Function(body)) => body.size_hint(),
-            None => SizeHint::with_exact(0),
-        }
+        let inner = self.inner.as_ref();
+        inner.map_or(SizeHint::with_exact(0), InboundBody::size_hint)
     }
 }
 
@@ -238,8 +231,22 @@ impl InboundBody {
         }
     }
 
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body, _) => body.is_end_stream(),
+            Self::Function(body) => body.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body, _) => body.size_hint(),
+            Self::Function(body) => body.size_hint(),
+        }
+    }
+
     /// Returns what happens to the rest of the body unless it is read.
-    fn unread(&self) -> UnreadBody {
+    pub(crate) fn unread(&self) -> UnreadBody {
         match self {
             Self::Client(body, source) => {
                 UnreadBody::of(source.version, unread_bytes(body, source.continues))

@@ -13,7 +13,7 @@ use node_shim_core::trace::TraceContext;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::EgressClient;
-use super::call::{LocalFunctions, RequestOrigin};
+use super::call::{CallableFunctions, RequestOrigin};
 use super::scope::{MAX_PER_REQUEST, RequestScope, ScopePlace};
 use crate::guest_log::RequestLog;
 use crate::keyed_limit::KeyedPermit;
@@ -27,7 +27,7 @@ const MAX_PER_FUNCTION: u32 = 128;
 #[derive(Clone)]
 pub(crate) struct OutboundContext {
     pub(crate) client: Arc<EgressClient>,
-    pub(crate) functions: Arc<dyn LocalFunctions>,
+    pub(crate) functions: Arc<dyn CallableFunctions>,
     pub(crate) revision: Arc<Revision>,
     pub(crate) log: RequestLog,
     /// The request that the instance serves.

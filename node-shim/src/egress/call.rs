@@ -1,4 +1,5 @@
-//! Calls of other functions. A call never leaves the node: no name is resolved and no connection is used.
+//! Calls of other functions. No name is resolved, and no address is checked: the node serves the call itself or passes it on to a node
+//! of the called function.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::failure::Failure;
 use super::send::{Ended, declared_length, within};
 use super::upload::RequestStream;
 use crate::body::ResponseBody;
+use crate::shim_response::Unserved;
 use crate::traces::SpanParent;
 
 /// What a request of a function passes on to the requests that the function sends. Clones are cheap.
@@ -51,15 +53,17 @@ pub(crate) struct FunctionCall {
 /// Why no function received a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallRefusal {
-    /// The node has no such function in the namespace of the caller.
+    /// There is no such function in the namespace of the caller.
     Absent,
-    /// The function is in another namespace, and it does not name the caller, or the node does not have it. A caller must
-    /// not learn which of both holds.
+    /// The function is in another namespace, and it does not name the caller, or there is none. A caller must not learn which of
+    /// both holds.
     NotGranted,
+    /// The function is placed on other nodes, and none of them has served the call.
+    Unserved(Unserved),
 }
 
-/// The functions of this node.
-pub(crate) trait LocalFunctions: Send + Sync {
+/// The functions that those of this node can call.
+pub(crate) trait CallableFunctions: Send + Sync {
     /// Calls a function, if it admits the caller at this moment. Dropping the future or the response ends the called guest.
     fn call(
         self: Arc<Self>,
@@ -126,8 +130,7 @@ fn refused(
     match refusal {
         CallRefusal::Absent => {
             let message = format!(
-                "call of {function} refused: this node has no such function; give both functions the same \
-                 spec.placement, or call {function} by one of its hosts"
+                "call of {function} refused: there is no such function, or this node has not received it yet"
             );
             context.log.denial(&message, std::time::Instant::now());
             Failure::new(EgressOutcome::Connect, Error::ConnectionRefused).into()
@@ -137,13 +140,40 @@ fn refused(
             context.deny(
                 DenialReason::NotGranted,
                 format!(
-                    "outbound request to {target} denied: this node has no function {function} that names {caller} as a \
-                     caller; to allow it, add callers: [{{namespace: \"{}\", name: \"{}\"}}] to the spec of \
-                     {function}, and give both functions the same spec.placement",
+                    "outbound request to {target} denied: no function {function} names {caller} as a caller; to allow it, \
+                     add callers: [{{namespace: \"{}\", name: \"{}\"}}] to the spec of {function}",
                     caller.namespace, caller.name
                 ),
             );
             Ended::Denied(Error::HttpRequestDenied)
         }
+        CallRefusal::Unserved(reason) => {
+            let message = format!("call of {function} failed: {}", explained(reason));
+            context.log.denial(&message, std::time::Instant::now());
+            failure_of(reason).into()
+        }
+    }
+}
+
+/// Returns what the caller receives when no node has served its call.
+const fn failure_of(reason: Unserved) -> Failure {
+    match reason {
+        Unserved::NotPlaced | Unserved::NotHere | Unserved::NotGranted | Unserved::Unreachable => {
+            Failure::new(EgressOutcome::Connect, Error::DestinationUnavailable)
+        }
+        Unserved::ForwardFailed => Failure::new(EgressOutcome::Broken, Error::ConnectionTerminated),
+        Unserved::Overloaded => Failure::new(EgressOutcome::Connect, Error::ConnectionLimitReached),
+    }
+}
+
+const fn explained(reason: Unserved) -> &'static str {
+    match reason {
+        Unserved::NotPlaced => "no node matches its spec.placement",
+        Unserved::NotHere | Unserved::NotGranted => {
+            "the nodes on which it is placed do not have it yet"
+        }
+        Unserved::Unreachable => "none of the nodes on which it is placed can be reached",
+        Unserved::ForwardFailed => "the exchange with the node that it is placed on broke",
+        Unserved::Overloaded => "too many requests are being passed on to other nodes",
     }
 }

@@ -49,7 +49,7 @@ impl HopKey {
     }
 
     /// Returns what another node wrote about a request to `host`, if the signature is valid.
-    pub(crate) fn accepts(&self, signed: &SignedForward, host: &str) -> Option<Forwarded> {
+    pub(crate) fn accepts(&self, signed: SignedForward, host: &str) -> Option<Forwarded> {
         let bytes = forward_header::signed_bytes(&signed.forwarded, host);
         let mac = self.mac(&bytes)?;
         let valid = mac.verify_truncated_left(&signed.tag).is_ok();

@@ -4,7 +4,7 @@
 //! A request passes through `admission` (allowed, and within the limits of requests in flight), `send` (addresses,
 //! connection, exchange), `upload` and `download` (bodies). Everything that a request uses is dropped with the
 //! instance that sent it: `scope` keeps an unfinished body from looking complete, and a connection in the middle of
-//! an exchange is closed. A request to another function does not leave the node (`call`).
+//! an exchange is closed. A request to another function needs no address (`call`).
 
 mod admission;
 mod authorities;
@@ -35,7 +35,7 @@ use crate::keyed_limit::KeyedLimit;
 
 pub(crate) use admission::{OutboundContext, OutboundRequests};
 pub use authorities::FunctionAuthorities;
-pub(crate) use call::{CallRefusal, FunctionCall, LocalFunctions, RequestOrigin};
+pub(crate) use call::{CallRefusal, CallableFunctions, FunctionCall, RequestOrigin};
 use hop_key::HopKey;
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};

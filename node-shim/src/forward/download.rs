@@ -1,4 +1,4 @@
-//! Body of the response of another node on its way to the client.
+//! Body of the response of another node on its way to the client, or to the calling function.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ pub(crate) struct ForwardParts {
     pub(crate) _stream: StreamPlace,
     pub(crate) _place: OwnedSemaphorePermit,
     pub(crate) counters: Arc<NodeCounters>,
-    pub(crate) guard: RequestGuard,
+    /// Request of a connection. `None` for a call.
+    pub(crate) _guard: Option<RequestGuard>,
 }
 
 /// Body of a response that another node sends.

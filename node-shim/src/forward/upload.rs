@@ -11,24 +11,22 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use node_shim_core::failure_reason::FailureReason;
 use parking_lot::Mutex;
 
-use crate::body::{BodySource, UnreadBody, abandon, is_bad_framing, unread_bytes};
+use crate::body::{InboundBody, UnreadBody, abandon, is_bad_framing};
 
 /// Maximum size of what is kept of a body, in bytes: a window of HTTP/2, the buffer of the connection, and the part that fills it.
 const REPLAYED: usize = 256 << 10;
 /// Maximum size of what is kept of all bodies, in bytes.
 const ALL_REPLAYED: usize = 64 << 20;
 
-/// Body of a client's request, which is read by one reader after another.
+/// Body of a request, which is read by one reader after another.
 pub(crate) struct SharedBody(Mutex<State>);
 
 struct State {
     /// `None` after the end and after a failure.
-    inner: Option<Incoming>,
-    source: BodySource,
+    inner: Option<InboundBody>,
     /// What readers have read so far; `None` when it is too much, or no longer needed.
     read: Option<Vec<Part>>,
     kept: usize,
@@ -54,20 +52,15 @@ pub(crate) struct RequestReader {
     at: usize,
 }
 
-/// Why a reader fails: its request was given up, or the client has left or sent what is no body.
+/// Why a reader fails: its request was given up, or its sender has left or sent what is no body.
 #[derive(Debug)]
 pub(crate) struct Incomplete;
 
 impl SharedBody {
     /// `all_kept` is the size of what is kept of all bodies.
-    pub(crate) fn new(
-        inner: Incoming,
-        source: BodySource,
-        all_kept: Arc<AtomicUsize>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(inner: InboundBody, all_kept: Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             inner: Some(inner),
-            source,
             read: Some(Vec::new()),
             kept: 0,
             all_kept,
@@ -104,7 +97,7 @@ impl SharedBody {
         self.0.lock().forget();
     }
 
-    /// Returns why the client's body failed.
+    /// Returns why the body failed before all of it was read.
     pub(crate) fn fault(&self) -> Option<FailureReason> {
         self.0.lock().fault
     }
@@ -124,10 +117,8 @@ impl State {
     }
 
     fn unread(&self) -> UnreadBody {
-        self.inner.as_ref().map_or(UnreadBody::None, |inner| {
-            let rest = unread_bytes(inner, self.source.continues);
-            UnreadBody::of(self.source.version, rest)
-        })
+        let inner = self.inner.as_ref();
+        inner.map_or(UnreadBody::None, InboundBody::unread)
     }
 
     fn keep(&mut self, part: Part) {
@@ -157,9 +148,7 @@ impl State {
             let failed = self.fault.is_some();
             return Poll::Ready(failed.then_some(Err(Incomplete)));
         };
-        // hyper asks the client for its body now
-        self.source.continues = false;
-        match Pin::new(inner).poll_frame(cx) {
+        match poll_inbound(inner, cx) {
             Poll::Pending => {
                 self.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -168,14 +157,11 @@ impl State {
                 self.inner = None;
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.inner = None;
-                self.source.conn.set_unread();
-                self.fault = Some(if is_bad_framing(&error) {
-                    FailureReason::BadFraming
-                } else {
-                    FailureReason::ClientGone
-                });
+            Poll::Ready(Some(Err(fault))) => {
+                if let Some(InboundBody::Client(_, source)) = self.inner.take() {
+                    source.conn.set_unread();
+                }
+                self.fault = Some(fault);
                 Poll::Ready(Some(Err(Incomplete)))
             }
             Poll::Ready(Some(Ok(frame))) => {
@@ -197,9 +183,33 @@ impl Drop for State {
     fn drop(&mut self) {
         self.forget();
         let unread = self.unread();
-        if let Some(inner) = self.inner.take() {
-            abandon(inner, &self.source.conn, unread);
+        if let Some(InboundBody::Client(body, source)) = self.inner.take() {
+            abandon(body, &source.conn, unread);
         }
+    }
+}
+
+/// Polls for the next part. The error is why the body failed.
+fn poll_inbound(
+    inner: &mut InboundBody,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, FailureReason>>> {
+    match inner {
+        InboundBody::Client(body, source) => {
+            // hyper asks the client for its body now
+            source.continues = false;
+            Pin::new(body).poll_frame(cx).map_err(|error| {
+                if is_bad_framing(&error) {
+                    FailureReason::BadFraming
+                } else {
+                    FailureReason::ClientGone
+                }
+            })
+        }
+        // the calling function has ended, or broke its own declared length
+        InboundBody::Function(body) => Pin::new(body)
+            .poll_frame(cx)
+            .map_err(|_| FailureReason::ClientGone),
     }
 }
 
@@ -236,7 +246,7 @@ impl Body for RequestReader {
         let read = state.read.as_ref().map_or(self.at, Vec::len);
         self.at >= read
             && state.fault.is_none()
-            && state.inner.as_ref().is_none_or(Body::is_end_stream)
+            && state.inner.as_ref().is_none_or(InboundBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

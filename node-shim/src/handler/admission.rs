@@ -129,11 +129,12 @@ pub(super) async fn admit(
     admit_routed(plane, &table, served, routed).await
 }
 
-/// Validates the call of a function in `table`, picks the revision by the function's own weights and acquires its permits.
+/// Validates the call of a function that has come `via` this node or another one, picks the revision by the function's own weights and acquires its permits.
 pub(super) async fn admit_call(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,
     call: &FunctionCall,
+    via: Via,
     parts: &Parts,
     began: Instant,
     open: &mut Option<Box<OpenRequest>>,
@@ -142,20 +143,25 @@ pub(super) async fn admit_call(
         return Err(NotAdmitted::Invalid(Rejection::Loop));
     }
     let passed = validated(parts)?;
-    let served = table.by_key(&call.function).ok_or(NotAdmitted::NoRoute)?;
+    let entry = table.entry_by_key(&call.function);
+    let entry = entry.ok_or(NotAdmitted::NoRoute)?;
     let lists_method = || {
-        let mut methods = served.entry.routes.iter().flat_map(|route| &route.methods);
+        let mut methods = entry.routes.iter().flat_map(|route| &route.methods);
         methods.any(|method| method == parts.method.as_str())
     };
     if passed.uncommon_method && !lists_method() {
         return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
     }
+    let Some(served) = table.by_key(&call.function) else {
+        let remote = table.remote_by_key(&call.function);
+        return Err(remote.map_or(NotAdmitted::NoRoute, |remote| elsewhere(remote, via)));
+    };
     let routed = Routed {
         passed,
         hops: call.hops,
         rewritten: None,
         length: content_length(&parts.headers),
-        via: Via::Function,
+        via,
         began,
         open,
     };
@@ -168,7 +174,9 @@ fn elsewhere(remote: &RemoteFunction, via: Via) -> NotAdmitted {
         return NotAdmitted::Failed(FailureReason::Suspended, None);
     }
     match via {
-        Via::Node { .. } => NotAdmitted::Unserved(Unserved::NotHere),
+        Via::Node { .. } | Via::FunctionElsewhere { .. } => {
+            NotAdmitted::Unserved(Unserved::NotHere)
+        }
         _ if remote.nodes.named == 0 => NotAdmitted::Unserved(Unserved::NotPlaced),
         _ => NotAdmitted::Elsewhere(Arc::clone(&remote.nodes)),
     }
@@ -263,7 +271,7 @@ async fn acquire(
     }
     let (places, wait) = match routed.via {
         // the caller waits, and holds a permit of its own
-        Via::Function => (0, Duration::ZERO),
+        Via::Function | Via::FunctionElsewhere { .. } => (0, Duration::ZERO),
         Via::Client | Via::Node { .. } => (limits.queue_length, limits.queue_timeout),
     };
     let permit = revision.concurrency.acquire(places, wait).await?;
@@ -334,12 +342,10 @@ async fn choose_revision(
         RevisionSlot::Failed(reason) => failed(*reason),
         // nothing is being loaded that the request could wait for
         RevisionSlot::Absent => failed(FailureReason::Unloadable),
-        RevisionSlot::Loading | RevisionSlot::LoadingHere(_)
-            if routed.via == (Via::Node { last: false }) =>
-        {
+        RevisionSlot::Loading | RevisionSlot::LoadingHere(_) if routed.via.has_another_node() => {
             Err(NotAdmitted::Unserved(Unserved::NotHere))
         }
-        RevisionSlot::LoadingHere(nodes) if routed.via == Via::Client => {
+        RevisionSlot::LoadingHere(nodes) if matches!(routed.via, Via::Client | Via::Function) => {
             Err(NotAdmitted::Elsewhere(Arc::clone(nodes)))
         }
         RevisionSlot::Loading | RevisionSlot::LoadingHere(_) => {

@@ -43,16 +43,16 @@ use crate::shim_response::{self, Unserved};
 use crate::traces::GuestSpan;
 use admission::{Admitted, NotAdmitted, admit};
 use forward::Forwarding;
-use origin::{Origin, Via};
+use origin::{Arrival, Origin, Via};
 use response::{
     HttpResponse, ResponseFraming, check_head, content_length, error_response,
     reset_stalled_stream, send,
 };
 
-/// Sender of a request.
+/// Sender of a request that this node serves or passes on.
 enum Sender<'a> {
     Client(&'a Arc<Connection>, Origin),
-    /// A function on this node.
+    /// A function on this node, or on another one that has passed the call on.
     Function(&'a FunctionCall),
 }
 
@@ -70,7 +70,20 @@ pub(crate) async fn handle(
     let guard = conn.begin_request();
     let version = request.version();
     let (mut parts, body) = request.into_parts();
-    let origin = Origin::of(plane, &conn, &parts);
+    let origin = match Arrival::of(plane, &conn, &parts) {
+        Arrival::Client(origin) => origin,
+        Arrival::Call(passed_on) => {
+            let source = BodySource {
+                conn: conn.clone(),
+                version,
+                continues: false,
+            };
+            // boxed, so that requests of clients need no memory for it
+            let served =
+                call::serve_passed_on(&event_loop, passed_on, parts, body, source, guard, began);
+            return Ok(Box::pin(served).await);
+        }
+    };
     let mut open = open(plane, origin, &parts, began);
     if starts_with_query(&parts.uri) {
         if version == Version::HTTP_2 {
@@ -98,12 +111,12 @@ pub(crate) async fn handle(
         Err(NotAdmitted::Elsewhere(nodes)) => {
             let forwarding = Forwarding {
                 plane,
-                conn: &conn,
-                origin,
+                sender: &Sender::Client(&conn, origin),
                 nodes,
             };
+            let body = InboundBody::Client(body, source);
             // boxed, so that requests that are served here need no memory for it
-            let answer = Box::pin(forwarding.run(parts, body, source, guard)).await;
+            let answer = Box::pin(forwarding.run(&conn, parts, body, guard)).await;
             report_unserved(open, &answer);
             answer
         }
@@ -152,13 +165,14 @@ fn refuse(
             shim_response::rejected(rejection, guard)
         }
         NotAdmitted::NoRoute => shim_response::no_route(guard),
-        NotAdmitted::Unserved(Unserved::NotHere) => {
-            // the node that passed the request on reports it, unless another node serves it
-            open = None;
-            shim_response::unserved(Unserved::NotHere, guard)
+        NotAdmitted::Unserved(reason) => {
+            if matches!(reason, Unserved::NotHere | Unserved::NotGranted) {
+                // the node that passed the request on reports it, unless another node serves it
+                open = None;
+            }
+            shim_response::unserved(reason, guard)
         }
-        NotAdmitted::Unserved(reason) => shim_response::unserved(reason, guard),
-        // only requests of clients are passed on
+        // requests of clients and calls are passed on before, and no other request leads to this
         NotAdmitted::Elsewhere(_) => shim_response::no_route(guard),
         NotAdmitted::Probe => {
             if let Some(open) = &mut open {

@@ -1,13 +1,34 @@
-//! Where a request comes from: from the client that has opened the connection, or from one that another node has accepted.
+//! Where a request comes from: from the client that has opened the connection, or from a client or a function of another node.
 
 use std::net::IpAddr;
 
 use http::Version;
 use http::request::Parts;
-use node_shim_core::forward_header::{FORWARD, SignedForward};
+use node_shim_core::egress::called_function;
+use node_shim_core::forward_header::{
+    FORWARD, Forwarded, ForwardedCall, ForwardedFrom, SignedForward,
+};
+use node_shim_core::table::FunctionKey;
 
 use crate::connection::Connection;
 use crate::data_plane::DataPlaneState;
+
+/// A request that has arrived over a connection.
+pub(super) enum Arrival {
+    /// The request of a client.
+    Client(Origin),
+    /// The call of a function on another node.
+    Call(PassedOnCall),
+}
+
+/// A call that another node has passed on.
+pub(super) struct PassedOnCall {
+    pub(super) call: ForwardedCall,
+    /// The called function.
+    pub(super) function: FunctionKey,
+    /// Whether no other node is left that could serve the call.
+    pub(super) last: bool,
+}
 
 /// Origin of the request of a client.
 #[derive(Clone, Copy, Debug)]
@@ -28,40 +49,61 @@ pub(super) enum Via {
     Node { last: bool },
     /// From a function on this node.
     Function,
+    /// From a function on another node. If this is not the `last` node that could serve the call, it need not wait here.
+    FunctionElsewhere { last: bool },
 }
 
-impl Origin {
-    /// Reads the origin of a request. Only other nodes send the header, and they use HTTP/2 without TLS.
+impl Via {
+    /// Whether another node is left that could serve the request.
+    pub(super) const fn has_another_node(self) -> bool {
+        matches!(
+            self,
+            Self::Node { last: false } | Self::FunctionElsewhere { last: false }
+        )
+    }
+}
+
+impl Arrival {
+    /// Reads where a request comes from. Only other nodes send the header, and they use HTTP/2 without TLS.
     pub(super) fn of(plane: &DataPlaneState, conn: &Connection, parts: &Parts) -> Self {
-        let direct = Self {
+        let direct = Origin {
             peer: conn.peer,
             https: conn.is_encrypted(),
             via: Via::Client,
         };
         let between_nodes = parts.version == Version::HTTP_2 && !direct.https;
         if !between_nodes || !parts.headers.contains_key(FORWARD) {
-            return direct;
+            return Self::Client(direct);
         }
+        let forwarded = verified(plane, parts).and_then(|(forwarded, host)| {
+            let Forwarded { from, last } = forwarded;
+            Some(match from {
+                ForwardedFrom::Client { peer, https } => Self::Client(Origin {
+                    peer,
+                    https,
+                    via: Via::Node { last },
+                }),
+                ForwardedFrom::Function(call) => Self::Call(PassedOnCall {
+                    call,
+                    function: called_function(&host)?,
+                    last,
+                }),
+            })
+        });
         // with or without a valid signature, the request is not passed on again
-        let unverified = Self {
+        forwarded.unwrap_or(Self::Client(Origin {
             via: Via::Node { last: true },
             ..direct
-        };
-        let host = parts
-            .uri
-            .authority()
-            .map(|authority| signed_host(authority.as_str()));
-        let signed = SignedForward::read(&parts.headers).zip(host);
-        let verified =
-            signed.and_then(|(signed, host)| plane.egress.hop_key.accepts(&signed, &host));
-        verified.map_or(unverified, |forwarded| Self {
-            peer: forwarded.peer,
-            https: forwarded.https,
-            via: Via::Node {
-                last: forwarded.last,
-            },
-        })
+        }))
     }
+}
+
+/// Returns what another node says about a request, and the host of the request, if the signature is valid.
+fn verified(plane: &DataPlaneState, parts: &Parts) -> Option<(Forwarded, String)> {
+    let host = signed_host(parts.uri.authority()?.as_str());
+    let signed = SignedForward::read(&parts.headers)?;
+    let forwarded = plane.egress.hop_key.accepts(signed, &host)?;
+    Some((forwarded, host))
 }
 
 /// Returns the host of a request in the form that is signed.

@@ -147,10 +147,7 @@ pub(crate) fn parse(record: &FunctionRecord) -> Result<ParsedRecord, RecordError
         created_ms: record.created,
         routes,
         suspended: record.suspended,
-        callers: bounded(&record.callers, "callers")?
-            .iter()
-            .map(caller)
-            .collect::<Result<_, _>>()?,
+        callers: callers(&record.callers)?,
         split,
     };
     Ok(ParsedRecord {
@@ -216,6 +213,14 @@ fn caller(caller: &wire::Caller) -> Result<Caller, RecordError> {
 /// Returns the first violation of a limit or shape.
 pub(super) fn routes(routes: &[wire::Route]) -> Result<Vec<Route>, RecordError> {
     bounded(routes, "routes")?.iter().map(route).collect()
+}
+
+/// Validates the functions of other namespaces that may call a function.
+///
+/// # Errors
+/// Returns the first violation of a limit or shape.
+pub(super) fn callers(callers: &[wire::Caller]) -> Result<Vec<Caller>, RecordError> {
+    bounded(callers, "callers")?.iter().map(caller).collect()
 }
 
 fn route(route: &wire::Route) -> Result<Route, RecordError> {

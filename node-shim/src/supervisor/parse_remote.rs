@@ -6,7 +6,7 @@ use node_shim_core::desired::RecordVersions;
 use node_shim_core::table::{FunctionEntry, TrafficSplit};
 use prost::Message;
 
-use super::parse_record::{MAX_RECORD, RecordError, key, routes, token};
+use super::parse_record::{MAX_RECORD, RecordError, callers, key, routes, token};
 
 /// Returns the versions by which a function of other nodes is compared.
 pub(crate) fn remote_versions(remote: &wire::RemoteFunction) -> RecordVersions {
@@ -31,7 +31,7 @@ pub(crate) fn parse_remote(remote: &wire::RemoteFunction) -> Result<FunctionEntr
         created_ms: remote.created,
         routes: routes(&remote.routes)?,
         suspended: remote.suspended,
-        callers: Vec::new(),
+        callers: callers(&remote.callers)?,
         split: TrafficSplit::default(),
     })
 }

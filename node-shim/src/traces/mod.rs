@@ -168,12 +168,13 @@ impl Tracer {
     pub(crate) fn call_span(
         self: &Arc<Self>,
         parent: &TraceContext,
+        remote: bool,
         began: Instant,
     ) -> Option<RequestSpan> {
         let (trace, span) = parent.ids()?;
         let parent = ParentSpan {
             span,
-            remote: false,
+            remote,
             state: parent.state().cloned(),
         };
         let clock = SpanClock::read(began);

@@ -29,5 +29,7 @@ pub use allow::{AllowList, InvalidEntry};
 pub use denial::{DenialReason, EgressOutcome};
 pub use denied_host::{DeniedHost, DeniedHostError, DeniedHosts};
 pub use message::{rewrite_request, rewrite_response};
-pub use node_api_types::egress::{EgressEntry, EgressEntryError, EgressHost, EgressScheme};
+pub use node_api_types::egress::{
+    EgressEntry, EgressEntryError, EgressHost, EgressScheme, called_function,
+};
 pub use target::{OutboundTarget, TargetError, TargetHost};

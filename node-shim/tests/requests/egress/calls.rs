@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use node_shim::counters::CounterTable;
-use node_shim::routing_table::{RevisionSlot, ServedFunction};
+use node_shim::routing_table::{
+    RemoteFunction, RemoteNodes, RevisionSlot, RoutingTable, ServedFunction,
+};
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Route, TrafficSplit};
 use node_shim_core::validation::Rejection;
@@ -19,19 +21,21 @@ use crate::support::wire::{Reply, Wire, once};
 use crate::{guests, trailers};
 
 /// Host of the function that [`calling_b`] calls.
-const B: &str = "b.ns.selvage.internal";
+pub(super) const B: &str = "b.ns.selvage.internal";
 
 /// Functions of a node. The name of each is that of its host in `.example`.
 pub(super) struct Functions {
     setup: Setup,
     counters: Arc<CounterTable>,
-    network: Arc<TestNetwork>,
+    pub(super) network: Arc<TestNetwork>,
     served: Vec<ServedFunction>,
+    /// Functions of other nodes.
+    remote: Vec<RemoteFunction>,
 }
 
 impl Functions {
     /// Functions that may call `a` and `b` of the namespace `ns`. A connection would be refused.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::allowing(&["function://ns/a", "function://ns/b"])
     }
 
@@ -43,6 +47,7 @@ impl Functions {
             counters: CounterTable::new(),
             network,
             served: Vec::new(),
+            remote: Vec::new(),
         }
     }
 
@@ -54,6 +59,26 @@ impl Functions {
             ..Route::default()
         };
         self.served.push(served(&revision, vec![route]));
+    }
+
+    /// Adds a function without routes that is placed on other nodes.
+    pub(super) fn add_remote(&mut self, namespace: &str, name: &str, nodes: Arc<RemoteNodes>) {
+        let entry = FunctionEntry {
+            key: FunctionKey::new(namespace, name),
+            created_ms: 0,
+            routes: Vec::new(),
+            suspended: false,
+            callers: Vec::new(),
+            split: TrafficSplit::default(),
+        };
+        let entry = Arc::new(entry);
+        self.remote.push(RemoteFunction { entry, nodes });
+    }
+
+    /// Changes the function of other nodes that was added last.
+    pub(super) fn change_remote(&mut self, change: impl FnOnce(&mut FunctionEntry)) {
+        let remote = self.remote.last_mut().unwrap();
+        change(Arc::make_mut(&mut remote.entry));
     }
 
     /// Changes the function that was added last.
@@ -74,7 +99,10 @@ impl Functions {
 
     /// Gives a node the functions as they are now.
     pub(super) fn publish(&self, node: &Node) {
-        node.publish(self.served.clone());
+        let (served, remote) = (self.served.clone(), self.remote.clone());
+        let table = RoutingTable::default().with_all(1, served, remote);
+        node.plane.publish(Arc::new(table));
+        node.plane.set_ready(true);
     }
 }
 
@@ -93,7 +121,7 @@ pub(super) fn ask(node: &Node, host: &str) -> Reply {
     )
 }
 
-fn rejected(node: &Node, rejection: Rejection) -> u64 {
+pub(super) fn rejected(node: &Node, rejection: Rejection) -> u64 {
     let mut all = node.plane.node_counters().rejections();
     all.find(|(one, _)| *one == rejection).unwrap().1
 }
@@ -182,7 +210,7 @@ fn calls_are_denied_or_refused() {
             19,
             "denied_total reason=invalid_target",
         ),
-        // not on this node
+        // on no node
         (
             "function://ns/none",
             "none.ns.selvage.internal",
@@ -205,7 +233,7 @@ fn calls_are_denied_or_refused() {
         let help = match (entry, code) {
             ("function://other/b", _) => "callers: [{namespace: \"ns\", name: \"a\"}]",
             (_, 15) => "egress.allow: [\"function://ns/b\"]",
-            (_, 6) => "give both functions the same spec.placement",
+            (_, 6) => "there is no such function",
             _ => "http://<function>.<namespace>.selvage.internal",
         };
         eventually("the log helps", || {

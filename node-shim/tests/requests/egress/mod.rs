@@ -1,6 +1,7 @@
 //! Outbound requests of guests: allowed, denied, failing, and cancelled with the request that sent them.
 
 mod calls;
+mod calls_between_nodes;
 mod denied_hosts;
 mod grants;
 mod hops;

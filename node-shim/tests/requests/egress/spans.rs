@@ -3,10 +3,11 @@
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
-use super::calls::calling_b;
+use super::calls::{B, Functions, calling_b};
 use super::hops::field;
 use super::origin::{Reaction, TestNetwork};
 use super::{HELLO, answering, setup};
+use crate::forward::{KEY, nodes};
 use crate::guests;
 use crate::support::node::PATIENCE;
 use crate::support::outbound::Call;
@@ -108,4 +109,37 @@ fn a_call_continues_the_trace_of_its_caller() {
     );
     let expected = format!("traceparent: {}\n", traceparent(guest_of(callee)));
     assert!(received.contains(&expected), "{expected} {received}");
+}
+
+/// The span of the called function follows that of the call, whatever the caller has written into `traceparent`.
+#[test]
+fn a_call_of_another_node_continues_the_trace_of_its_caller() {
+    let collector = Collector::start();
+    let traced = || {
+        let mut functions = Functions::new();
+        functions.change_setup(|setup| setup.options.tracer = Some(collector.tracer(1.0)));
+        functions
+    };
+    let mut there = traced();
+    there.add("ns", "b", &guests::MIRROR);
+    let server = there.start();
+    let mut here = traced();
+    here.add("ns", "a", &Call::get(B).guest());
+    here.add_remote("ns", "b", nodes(&[server.address()]));
+    let node = here.start();
+    for node in [&server, &node] {
+        node.plane.set_hop_key(KEY);
+    }
+    let reply = once(node.address(), "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n");
+    assert_eq!(reply.status, 200);
+    let spans = collector.spans(5);
+    assert_eq!(spans.len(), 5, "{spans:#?}");
+    let (caller, call, callee) = (
+        named(&spans, "GET ns/a"),
+        named(&spans, "GET"),
+        named(&spans, "GET ns/b"),
+    );
+    assert!(spans.iter().all(|span| span.trace_id == caller.trace_id));
+    assert_eq!(callee.parent_span_id, call.span_id);
+    assert_ne!(callee.flags & 0x200, 0, "the parent is on another node");
 }

@@ -20,7 +20,7 @@ use crate::support::node::{Node, Setup, served};
 use crate::support::wire::{Reply, Wire, get, once};
 use crate::support::{component, h2};
 
-const KEY: &[u8] = b"of the cluster";
+pub(crate) const KEY: &[u8] = b"of the cluster";
 
 /// Starts a node that serves the function, with the key of the cluster.
 fn serving(wasm: &[u8]) -> Node {
@@ -36,7 +36,7 @@ fn without(setup: &Setup) -> Node {
     node
 }
 
-fn nodes(addresses: &[SocketAddr]) -> Arc<RemoteNodes> {
+pub(crate) fn nodes(addresses: &[SocketAddr]) -> Arc<RemoteNodes> {
     Arc::new(RemoteNodes {
         addresses: addresses.to_vec(),
         named: addresses.len(),
@@ -77,7 +77,7 @@ fn forwarding(to: &[&Node]) -> Node {
 }
 
 /// Returns an address at which nothing listens.
-fn closed_port() -> SocketAddr {
+pub(crate) fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -85,7 +85,7 @@ fn closed_port() -> SocketAddr {
 }
 
 /// Returns the outcomes of forwarded requests, and their number.
-fn forwards(node: &Node) -> Vec<String> {
+pub(crate) fn forwards(node: &Node) -> Vec<String> {
     let all = node.plane.node_counters().forwards();
     let some = all.filter(|(_, count)| *count > 0);
     some.map(|(outcome, count)| format!("{} {count}", outcome.label()))

@@ -111,6 +111,28 @@ fn a_function_of_other_nodes_replaces_the_record_unless_it_is_older() {
     assert_eq!(shown(&mut records), "");
 }
 
+/// A function of this node may call one of other nodes, if that admits it.
+#[test]
+fn callers_of_functions_of_other_nodes_are_known() {
+    let mut records = Records::default();
+    records.connected(true);
+    let mut called = remote(5, 1, "a.example");
+    called.callers.push(node_api::v1::Caller {
+        namespace: "shop".into(),
+        name: "cart".into(),
+    });
+    records.apply_batch(batch(called), 0);
+    let written = records.remote.to_batch();
+    let mut restarted = Records::default();
+    restarted.restore_remote(written);
+    for records in [&mut records, &mut restarted] {
+        let published = records.remote.publish();
+        let entry = &published[&key()].entry;
+        assert!(entry.may_be_called_by(&FunctionKey::new("shop", "cart")));
+        assert!(!entry.may_be_called_by(&FunctionKey::new("shop", "other")));
+    }
+}
+
 #[test]
 fn addresses_change_apart_from_functions() {
     let mut records = Records::default();

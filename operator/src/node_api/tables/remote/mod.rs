@@ -116,6 +116,7 @@ impl Entry {
             || new.accepted != held.accepted
             || new.routes != held.routes
             || new.suspended != held.suspended
+            || new.callers != held.callers
     }
 
     /// Adds what nodes outside of the placement receive.
@@ -131,6 +132,7 @@ impl Entry {
                 routes: record.routes.clone(),
                 suspended: record.suspended,
                 node_set: set.id,
+                callers: record.callers.clone(),
             });
             Remote { function, set }
         });

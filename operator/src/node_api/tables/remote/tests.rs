@@ -146,6 +146,16 @@ async fn only_what_forwarding_depends_on_is_sent() {
         .upsert_restricted(other.clone(), on(&["n-1"]))
         .unwrap();
     assert_eq!(sent(&tables, &opening.queue), ["a@n-1"]);
+    other.callers.push(v1::Caller {
+        namespace: "blog".to_owned(),
+        name: String::new(),
+    });
+    tables
+        .upsert_restricted(other.clone(), on(&["n-1"]))
+        .unwrap();
+    let batch = tables.next_batch(&opening.queue, 0, usize::MAX, false);
+    let batch = decode(batch.unwrap().message);
+    assert_eq!(batch.remote[0].callers, other.callers);
     tables
         .upsert_restricted(other.clone(), on(&["n-1", "n-3"]))
         .unwrap();

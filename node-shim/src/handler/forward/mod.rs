@@ -1,35 +1,32 @@
-//! Passes the request of a client on to a node on which the function is placed.
+//! Passes a request on to a node on which the function is placed: that of a client (`client`), or the call of a function (`call`).
 //!
 //! The request is sent to another node only if nothing has served it: the connection could not be made, or the node answered that it
 //! does not have the function. A request that was passed on once is never passed on again.
 
+mod call;
+mod client;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri, Version};
-use http_body::Body;
+use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::ext::ReasonPhrase;
 use node_shim_core::failure_reason::FailureReason;
-use node_shim_core::forward_header::Forwarded;
+use node_shim_core::forward_header::{Forwarded, ForwardedCall, ForwardedFrom};
 use node_shim_core::headers;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
+use super::Sender;
 use super::admission::validated;
-use super::origin::{Origin, signed_host};
-use super::response::{
-    HttpResponse, ResponseFraming, content_length, error_response, reset_stalled_stream,
-};
-use crate::body::{BodySource, ResponseBody, UnreadBody};
-use crate::connection::{Connection, RequestGuard, StreamReset};
+use super::origin::signed_host;
 use crate::data_plane::DataPlaneState;
-use crate::forward::{
-    ForwardOutcome, ForwardParts, ForwardedResponse, NoConnection, RequestReader, SharedBody,
-    StreamPlace,
-};
+use crate::forward::{ForwardOutcome, NoConnection, RequestReader, SharedBody, StreamPlace};
 use crate::routing_table::RemoteNodes;
-use crate::shim_response::{self, ERROR, Unserved};
+use crate::shim_response::{ERROR, Unserved};
 
 /// Maximum number of nodes that a request is sent to.
 const MAX_NODES: usize = 4;
@@ -39,8 +36,7 @@ const MAX_CLOSED: usize = 2;
 /// A request to pass on.
 pub(super) struct Forwarding<'a> {
     pub(super) plane: &'a Arc<DataPlaneState>,
-    pub(super) conn: &'a Arc<Connection>,
-    pub(super) origin: Origin,
+    pub(super) sender: &'a Sender<'a>,
     pub(super) nodes: Arc<RemoteNodes>,
 }
 
@@ -54,14 +50,21 @@ enum Sent {
     Failed(Failed),
 }
 
-/// Why the client receives no response of another node.
-pub(super) enum Failed {
+/// Why the sender receives no response of another node.
+enum Failed {
     Unserved(Unserved, ForwardOutcome),
-    /// The client has left, or its request is faulty.
+    /// The sender has left, or its request is faulty.
     Client(FailureReason),
 }
 
-/// Ends the request at the other node if the client leaves before its response begins.
+/// The response of another node, and what it holds until it has ended.
+struct Answer {
+    response: Response<Incoming>,
+    stream: StreamPlace,
+    place: OwnedSemaphorePermit,
+}
+
+/// Ends the request at the other node if the sender leaves before its response begins.
 struct GiveUp(Option<Arc<SharedBody>>);
 
 impl Drop for GiveUp {
@@ -73,53 +76,21 @@ impl Drop for GiveUp {
 }
 
 impl Forwarding<'_> {
-    /// Sends the request to a node of the function, and starts the response.
-    pub(super) async fn run(
-        self,
-        parts: Parts,
-        body: Incoming,
-        source: BodySource,
-        guard: RequestGuard,
-    ) -> HttpResponse {
-        let counters = &self.plane.node_counters;
-        let framing = ResponseFraming::of(&parts);
-        let upload = SharedBody::new(body, source, self.plane.forwarder.replayed.clone());
-        let exchanged = match self.plane.forwarder.place() {
-            Some(place) => {
-                let mut gone = GiveUp(Some(upload.clone()));
-                let exchanged = self.exchange(parts, &upload).await;
-                gone.0 = None;
-                exchanged.map(|exchanged| (exchanged, place))
-            }
-            None => Err(Failed::Unserved(
-                Unserved::Overloaded,
-                ForwardOutcome::Overloaded,
-            )),
+    /// Sends the request to a node of the function, and waits for the head of the response.
+    async fn answer(&self, parts: Parts, upload: &Arc<SharedBody>) -> Result<Answer, Failed> {
+        let Some(place) = self.plane.forwarder.place() else {
+            let (reason, outcome) = (Unserved::Overloaded, ForwardOutcome::Overloaded);
+            return Err(Failed::Unserved(reason, outcome));
         };
-        let mut answer = match exchanged {
-            Ok(((response, stream), place)) => {
-                let parts = ForwardParts {
-                    upload: upload.clone(),
-                    _stream: stream,
-                    _place: place,
-                    counters: counters.clone(),
-                    guard,
-                };
-                self.respond(response, parts, &framing)
-            }
-            Err(Failed::Unserved(reason, outcome)) => {
-                counters.forwarded(outcome);
-                shim_response::unserved(reason, Some(guard))
-            }
-            Err(Failed::Client(reason)) => {
-                counters.forwarded(ForwardOutcome::Client);
-                error_response(reason, None, Some(guard))
-            }
-        };
-        if upload.unread() == UnreadBody::Closes {
-            shim_response::close(&mut answer);
-        }
-        answer
+        let mut gone = GiveUp(Some(upload.clone()));
+        let exchanged = self.exchange(parts, upload).await;
+        gone.0 = None;
+        let (response, stream) = exchanged?;
+        Ok(Answer {
+            response,
+            stream,
+            place,
+        })
     }
 
     /// Sends the request to one node after another, until one serves it.
@@ -128,7 +99,7 @@ impl Forwarding<'_> {
         parts: Parts,
         upload: &Arc<SharedBody>,
     ) -> Result<(Response<Incoming>, StreamPlace), Failed> {
-        let head = Head::new(parts)?;
+        let head = Head::new(parts, self.sender)?;
         let nodes = self.order();
         let mut full = false;
         for (at, node) in nodes.iter().enumerate() {
@@ -214,8 +185,7 @@ impl Forwarding<'_> {
         let headers = request.headers_mut();
         headers.clone_from(&head.parts.headers);
         let forwarded = Forwarded {
-            peer: self.origin.peer,
-            https: self.origin.https,
+            from: sent_by(self.sender),
             last,
         };
         let signed = self
@@ -225,44 +195,6 @@ impl Forwarding<'_> {
             .signs(forwarded, &head.signed_host);
         signed.write(headers);
         request
-    }
-
-    /// Builds the response to the client from that of the other node.
-    fn respond(
-        &self,
-        response: Response<Incoming>,
-        parts: ForwardParts,
-        framing: &ResponseFraming,
-    ) -> HttpResponse {
-        let (mut head, body) = response.into_parts();
-        let trailers = framing.allows_trailers(content_length(&head.headers));
-        let named = trailers && framing.version == Version::HTTP_11;
-        headers::rewrite_forwarded_response(&mut head.headers, named);
-        head.version = Version::HTTP_11;
-        if head.status.canonical_reason().is_none() && framing.version < Version::HTTP_2 {
-            // hyper would send `<none>`
-            head.extensions.insert(ReasonPhrase::from_static(b""));
-        }
-        if body.is_end_stream() {
-            parts.counters.forwarded(ForwardOutcome::Answered);
-            let body = ResponseBody::Buffered {
-                bytes: None,
-                trailers: None,
-                observer: None,
-                _guard: Some(parts.guard),
-            };
-            return Response::from_parts(head, body);
-        }
-        let reset = (framing.version == Version::HTTP_10).then(|| self.conn.reset.clone());
-        let body = ForwardedResponse::new(body, parts, trailers, reset);
-        if let Some(stream) = StreamReset::current() {
-            self.plane.guests.spawn(reset_stalled_stream(
-                body.progress(),
-                stream,
-                self.plane.options.connections.write_stall,
-            ));
-        }
-        Response::from_parts(head, ResponseBody::Forwarded(Box::new(body)))
     }
 }
 
@@ -274,7 +206,7 @@ struct Head {
 }
 
 impl Head {
-    fn new(mut parts: Parts) -> Result<Self, Failed> {
+    fn new(mut parts: Parts, sender: &Sender<'_>) -> Result<Self, Failed> {
         let invalid = || Failed::Client(FailureReason::BadFraming);
         // it was validated before, so neither fails
         let passed = validated(&parts).map_err(|_| invalid())?;
@@ -285,7 +217,13 @@ impl Head {
             .path_and_query(path.map_or("/", |path| path.as_str()))
             .build()
             .map_err(|_| invalid())?;
-        headers::rewrite_forwarded(&mut parts.headers);
+        match sender {
+            Sender::Client(..) => headers::rewrite_forwarded(&mut parts.headers),
+            Sender::Function(call) => {
+                let (headers, id) = (&mut parts.headers, &call.request_id);
+                headers::rewrite_call(headers, &passed.authority, id);
+            }
+        }
         Ok(Self {
             signed_host: signed_host(&passed.authority),
             parts,
@@ -294,11 +232,37 @@ impl Head {
     }
 }
 
-/// Whether the other node has not served the request, because it does not have the function. Functions cannot set the field.
+/// Returns what the other node has to know about the sender of a request.
+fn sent_by(sender: &Sender<'_>) -> ForwardedFrom {
+    match sender {
+        Sender::Client(_, origin) => ForwardedFrom::Client {
+            peer: origin.peer,
+            https: origin.https,
+        },
+        Sender::Function(call) => ForwardedFrom::Function(ForwardedCall {
+            caller: call.caller.clone(),
+            hops: call.hops,
+            left: whole_millis(call.deadline.saturating_duration_since(Instant::now())),
+            traced: call.traced.as_ref().and_then(|traced| traced.ids()),
+        }),
+    }
+}
+
+/// Rounds up, so that a caller ends before what it has called.
+fn whole_millis(time: Duration) -> Duration {
+    let millis = time.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
+/// Whether the other node has not served the request, because it does not have the function.
 fn is_not_here(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SERVICE_UNAVAILABLE && has_error(response, Unserved::NotHere)
+}
+
+/// Whether the other node has answered with this error. Functions cannot set the field.
+fn has_error(response: &Response<Incoming>, reason: Unserved) -> bool {
     let error = response.headers().get(ERROR);
-    response.status() == StatusCode::SERVICE_UNAVAILABLE
-        && error.is_some_and(|error| error == Unserved::NotHere.error())
+    error.is_some_and(|error| error == reason.error())
 }
 
 /// Whether the other node has refused the stream before it has processed the request.
