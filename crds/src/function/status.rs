@@ -197,6 +197,11 @@ pub struct FunctionNodes {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub exceptions: Vec<FunctionException>,
+    /// Some of the nodes that serve a function with a placement, at most 8. When the placement moves the function to entirely other
+    /// nodes, these keep it until a new node has loaded it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub serving: Vec<String>,
 }
 
 /// Reason why a node does not serve what it should. The bounds equal those of node reports, so that no node can make

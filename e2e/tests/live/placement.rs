@@ -5,6 +5,7 @@ use crate::{
     world::{LATER, World},
 };
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 scenarios![together: [scaling_loses_no_request_on_any_node]];
 
@@ -28,8 +29,11 @@ async fn scaling_loses_no_request_on_any_node(world: &World) -> Result<()> {
             ensure!(answer.status == 200, "{node} with {replicas}: {answer:?}");
         }
     }
+    moves_to_other_nodes(world, &ns).await?;
     let seen = load.finish().await?;
     ensure!(seen.failed == 0 && seen.total > 0, "{seen:?}");
+    let anywhere = json!({ "spec": { "placement": { "nodeSelector": null } } });
+    patch(world, &ns, &anywhere)?;
     scale(world, &ns, 0)?;
     world
         .until(async |w| {
@@ -42,6 +46,48 @@ async fn scaling_loses_no_request_on_any_node(world: &World) -> Result<()> {
             Ok(true)
         })
         .await
+}
+
+/// The function moves from one node to another, and to a third, each of which has dropped it before.
+async fn moves_to_other_nodes(world: &World, ns: &str) -> Result<()> {
+    let names: Vec<String> = world
+        .cluster
+        .nodes()
+        .iter()
+        .map(|n| n.name().to_owned())
+        .collect();
+    for name in &names {
+        let selector = json!({ "kubernetes.io/hostname": name });
+        let there = json!({ "spec": { "placement": { "nodeSelector": selector } } });
+        patch(world, ns, &there)?;
+        world
+            .function(ns, "hello", LATER, |f| {
+                f["status"]["nodes"]["serving"] == json!([name])
+                    && f["status"]["nodes"]["desired"] == 1
+                    && f["status"]["nodes"]["applied"] == 1
+            })
+            .await?;
+        for node in world.nodes() {
+            let answer = world.edge.get(node, HOST, "/").await?;
+            ensure!(answer.status == 200, "{node}, placed on {name}: {answer:?}");
+        }
+    }
+    Ok(())
+}
+
+fn patch(world: &World, ns: &str, change: &Value) -> Result<()> {
+    let output = world
+        .cluster
+        .kubectl()
+        .args(["patch", "ef", "hello", "-n", ns, "--type=merge", "-p"])
+        .arg(change.to_string())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 fn scale(world: &World, ns: &str, replicas: u32) -> Result<()> {

@@ -76,11 +76,13 @@ pub(super) fn measure(
 ) -> Measurement {
     let Target { ctx, key, .. } = target;
     let (state, now) = (&observed.state, observed.snapshot.now);
+    let placed = ctx.projector.placed(key, target.object);
     let nodes = FunctionNodes {
         reports: ctx
             .fleet
             .function_nodes(&FunctionKey::new(&key.namespace, &key.name)),
-        placed: ctx.projector.placed(key, target.object),
+        placed: placed.nodes,
+        retained: placed.retained,
         epoch: target.epoch,
     };
     let seen = nodes.reports();

@@ -33,6 +33,7 @@ mod host_claim_gc;
 mod image;
 mod measure;
 mod metrics;
+mod moving;
 mod nodes;
 mod observe;
 mod persist;

@@ -22,10 +22,12 @@ pub(super) struct NodeReports<'a> {
     epoch: u64,
 }
 
-/// All reports about one function, and the nodes that placement picks.
+/// All reports about one function, and the nodes that run it.
 pub(super) struct FunctionNodes {
     pub(super) reports: Vec<FunctionOnNode>,
     pub(super) placed: BTreeSet<String>,
+    /// Those of them that keep the function while it moves to the others.
+    pub(super) retained: BTreeSet<String>,
     /// Epoch of the leader.
     pub(super) epoch: u64,
 }

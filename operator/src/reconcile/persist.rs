@@ -1,5 +1,6 @@
 //! Step 6 of a reconcile: one status patch, with the version it was decided on as its precondition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::EdgeFunction;
@@ -8,11 +9,12 @@ use operator_core::status_rate::NodeStatusChange;
 use serde_json::Value;
 
 use super::context::{FunctionContext, Present, RetryBackoff};
+use super::moving::{self, Arrival};
 use super::remembered_secrets::unknown_values;
 use super::stages::{Made, Persisted, Target};
 use super::status::{self, Difference, Parts};
 use super::status_rate_limit::Admitted;
-use super::{CallError, Context, ReconcileError, api};
+use super::{CallError, Context, ReconcileError, api, table_projection};
 use crate::watch::slim_function;
 
 /// Result of a write of the status.
@@ -58,8 +60,12 @@ pub(super) async fn persist(
 
 fn parts<'a>(target: Target<'a>, made: &'a Made) -> Parts<'a> {
     let state = &made.decision.state;
-    let seen = made.measured.nodes.reports();
+    let nodes = &made.measured.nodes;
+    let seen = nodes.reports();
+    let picked: BTreeSet<String> = nodes.placed.difference(&nodes.retained).cloned().collect();
     Parts {
+        serving: serving(target, made, &picked),
+        moving: moving::sentence(picked.len(), nodes.retained.len()),
         object: target.object,
         function: &made.function,
         desired: &made.ensured.desired,
@@ -70,6 +76,20 @@ fn parts<'a>(target: Target<'a>, made: &'a Made) -> Parts<'a> {
         epoch: target.epoch,
         now: made.at,
     }
+}
+
+/// Returns the nodes that the status remembers as those that serve the function.
+fn serving(target: Target<'_>, made: &Made, picked: &BTreeSet<String>) -> Vec<String> {
+    let spec = made.ensured.desired.spec.as_ref();
+    let placement = spec.map(|spec| spec.placement.clone());
+    let placement = placement.unwrap_or_else(|| table_projection::placement(target.object));
+    let status = target.object.status.as_ref();
+    let former = status.and_then(|status| status.nodes.as_ref());
+    let former = former.map_or(&[][..], |nodes| &nodes.serving);
+    let stable = made.decision.state.stable.as_ref();
+    let stable = stable.map_or("", |stable| &stable.revision.name);
+    let arrival = Arrival::of(&made.measured.nodes.reports, picked, stable);
+    moving::serving(&placement, picked, former, &arrival)
 }
 
 async fn write(

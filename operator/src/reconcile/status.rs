@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::conditions::{Report, condition, find};
 use super::desired::{DesiredRevision, Finding};
+use super::moving::MOVING;
 use crate::persist;
 
 /// Everything a status is made of.
@@ -26,6 +27,10 @@ pub(super) struct Parts<'a> {
     pub(super) desired: &'a DesiredRevision,
     pub(super) state: &'a RolloutState,
     pub(super) exceptions: Vec<FunctionException>,
+    /// Nodes that serve the function, to remember.
+    pub(super) serving: Vec<String>,
+    /// The sentence about a function that moves to entirely other nodes.
+    pub(super) moving: Option<String>,
     /// Values of Secrets that nodes may lack and that the operator does not know.
     pub(super) unknown: Option<UnknownValues>,
     /// Why nodes cannot use a certificate that a route names.
@@ -60,7 +65,8 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
         (None, None) => {
             let at_rest = state.state == core::State::Idle;
-            let problem = parts.certificate_problem.filter(|_| at_rest);
+            let problem = parts.certificate_problem.or(parts.moving.as_deref());
+            let problem = problem.filter(|_| at_rest);
             problem.unwrap_or(&sentence).to_owned()
         }
     };
@@ -98,7 +104,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
                 weight: weight.parts(),
             })
             .collect(),
-        nodes: Some(nodes(state, parts.exceptions.clone())),
+        nodes: Some(nodes(parts)),
         history: persist::history(state),
         replicas: Some(state.nodes.desired),
         selector: Some(format!("{LABEL_FUNCTION}={}", function.name)),
@@ -191,6 +197,9 @@ fn conditions(
             )
         })
         .collect();
+    if let Some(text) = &parts.moving {
+        report_moving(&mut found, text);
+    }
     if is_undecided(parts, old) {
         found
             .retain(|(kind, _)| ![types::READY, types::RECONCILING, types::STALLED].contains(kind));
@@ -221,9 +230,24 @@ fn conditions(
     merged
 }
 
-fn nodes(state: &RolloutState, mut exceptions: Vec<FunctionException>) -> FunctionNodes {
+/// Says in `Distributed` that the function moves, unless the condition has a worse problem.
+fn report_moving(found: &mut [(&str, Finding)], text: &str) {
+    let worse = [core::SECRETS_UNAVAILABLE, core::CERTIFICATE_UNUSABLE];
+    for (kind, finding) in found {
+        if *kind == types::DISTRIBUTED && !worse.contains(&finding.reason.as_str()) {
+            *finding = Finding {
+                status: "False",
+                reason: MOVING.to_owned(),
+                message: text.to_owned(),
+            };
+        }
+    }
+}
+
+fn nodes(parts: &Parts<'_>) -> FunctionNodes {
+    let mut exceptions = parts.exceptions.clone();
     exceptions.truncate(EXCEPTIONS);
-    let count = &state.nodes;
+    let count = &parts.state.nodes;
     FunctionNodes {
         desired: count.desired,
         loaded: count.loaded,
@@ -231,6 +255,7 @@ fn nodes(state: &RolloutState, mut exceptions: Vec<FunctionException>) -> Functi
         failed: count.failed,
         summary: Some(format!("{}/{}", count.applied, count.desired)),
         exceptions,
+        serving: parts.serving.clone(),
     }
 }
 
@@ -297,24 +322,25 @@ pub(super) fn difference(
                 )
             })
             .collect();
-        // unknown values and unusable certificates are reported at once, also while a rollout runs
+        // unknown values, unusable certificates and moves are reported at once, also while a rollout runs
         let unknown = status.conditions.iter().find(|condition| {
             let reason = condition.reason.as_str();
             condition.type_ == types::DISTRIBUTED
                 && [core::SECRETS_UNAVAILABLE, core::SECRETS_IN_MEMORY_ONLY].contains(&reason)
         });
-        let unusable = find(&status.conditions, types::DISTRIBUTED)
-            .filter(|condition| condition.reason == core::CERTIFICATE_UNUSABLE);
+        let explained = find(&status.conditions, types::DISTRIBUTED).filter(|condition| {
+            [core::CERTIFICATE_UNUSABLE, MOVING].contains(&condition.reason.as_str())
+        });
         (
             found,
             unknown.map(|condition| condition.reason.clone()),
-            unusable.map(|condition| condition.message.clone()),
+            explained.map(|condition| condition.message.clone()),
             status.observed_generation,
             status.resolved.clone(),
             status.accepted.clone(),
         )
     };
-    if spec(old) != spec(new) {
+    if spec(old) != spec(new) || is_moved(old, new) {
         return Difference::Plain;
     }
     if new.candidate.is_some() {
@@ -361,6 +387,18 @@ pub(super) fn difference(
         counted,
         differs,
     ))
+}
+
+/// Whether the function has arrived on entirely other nodes, so that the former ones may drop it.
+fn is_moved(old: &EdgeFunctionStatus, new: &EdgeFunctionStatus) -> bool {
+    let serving = |status: &EdgeFunctionStatus| {
+        let nodes = status.nodes.as_ref();
+        nodes.map_or_else(BTreeSet::new, |nodes| {
+            nodes.serving.iter().cloned().collect()
+        })
+    };
+    let (before, now): (BTreeSet<String>, _) = (serving(old), serving(new));
+    !before.is_empty() && before.is_disjoint(&now)
 }
 
 fn counts(status: &EdgeFunctionStatus) -> Option<NodeCounts> {

@@ -28,8 +28,11 @@ use crate::forward::{ForwardOutcome, NoConnection, RequestReader, SharedBody, St
 use crate::routing_table::RemoteNodes;
 use crate::shim_response::{ERROR, Unserved};
 
-/// Maximum number of nodes that a request is sent to.
-const MAX_NODES: usize = 4;
+/// Maximum number of nodes that a request is sent to. While a function moves, most of its nodes may not have it yet, or no longer, and
+/// answer so at once.
+const MAX_NODES: usize = 16;
+/// Maximum number of nodes that cannot be reached. Each may take the whole time to connect.
+const MAX_UNREACHED: usize = 4;
 /// Maximum number of connections to a node that close before a request is sent.
 const MAX_CLOSED: usize = 2;
 
@@ -101,7 +104,7 @@ impl Forwarding<'_> {
     ) -> Result<(Response<Incoming>, StreamPlace), Failed> {
         let head = Head::new(parts, self.sender)?;
         let nodes = self.order();
-        let mut full = false;
+        let (mut full, mut unreached) = (false, 0);
         for (at, node) in nodes.iter().enumerate() {
             let last = at + 1 == nodes.len();
             match self.send(*node, &head, upload, last).await {
@@ -113,7 +116,13 @@ impl Forwarding<'_> {
                     return Ok((response, stream));
                 }
                 Sent::NotHere(..) => {}
-                Sent::Unreached(why) => full |= why == NoConnection::Full,
+                Sent::Unreached(why) => {
+                    full |= why == NoConnection::Full;
+                    unreached += 1;
+                    if unreached == MAX_UNREACHED {
+                        break;
+                    }
+                }
                 Sent::Failed(failed) => return Err(failed),
             }
         }

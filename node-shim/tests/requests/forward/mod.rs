@@ -253,6 +253,19 @@ fn another_node_serves_what_one_could_not() {
     assert_eq!(forwards(&forwarder), ["answered 20"]);
 }
 
+/// While a function moves, most of its nodes may not have it: each request finds the one that has.
+#[test]
+fn one_of_many_nodes_that_has_the_function_is_found() {
+    let server = serving(&guests::ANSWER);
+    let others: Vec<Node> = (0..7).map(|_| without(&Setup::default())).collect();
+    let mut all: Vec<&Node> = others.iter().collect();
+    all.push(&server);
+    let forwarder = forwarding(&all);
+    for at in 0..20 {
+        assert_eq!(get(forwarder.address(), "/").status, 200, "{at}");
+    }
+}
+
 #[test]
 fn the_nodes_of_a_function_share_its_requests() {
     let servers: Vec<Node> = (0..3).map(|_| serving(&guests::ANSWER)).collect();

@@ -408,6 +408,15 @@ impl Tables {
         let state = self.lock();
         state.functions.get(key).map(|entry| entry.record.clone())
     }
+
+    /// The names of the nodes with this function, which is not placed on all.
+    pub(crate) fn newest_placement(&self, key: &FunctionKey) -> Vec<String> {
+        let state = self.lock();
+        match state.functions.get(key).map(|entry| &entry.placement) {
+            Some(Placement::Nodes(names)) => names.iter().cloned().collect(),
+            Some(Placement::All) | None => Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::function_certificates::FunctionCertificates;
 use crate::node_api::{FunctionKey, PlacementPool, Tables};
-use crate::reconcile::pick_nodes;
 use crate::reconcile::remembered_secrets::{Remembered, Values};
+use crate::reconcile::{moving, pick_nodes};
 use crate::watch::{Caches, ObjectKey, Secrets, Term};
 
 /// Projects functions into tables; clones share everything.
@@ -32,9 +32,13 @@ pub struct Projector {
     placements: Arc<PlacementPool>,
 }
 
-/// The nodes that a placement picks.
-struct Placed {
-    nodes: BTreeSet<String>,
+/// The nodes of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Nodes that run the function: those that the accepted placement picks, and the retained ones.
+    pub nodes: BTreeSet<String>,
+    /// Nodes of a former placement that keep the function until it has moved.
+    pub retained: BTreeSet<String>,
     /// Whether another node has a node-shim too.
     restricted: bool,
 }
@@ -115,7 +119,9 @@ impl Projector {
             self.withhold(key, uid);
             return;
         }
-        let Placed { nodes, restricted } = self.placed_among_all(key, object);
+        let Placed {
+            nodes, restricted, ..
+        } = self.placed(key, object);
         let placement = self.placements.share(nodes);
         let stored = if restricted {
             self.tables.upsert_restricted(record, placement)
@@ -170,13 +176,9 @@ impl Projector {
         *known = present;
     }
 
-    /// The nodes that the accepted placement picks.
+    /// The nodes that the accepted placement picks, and those that keep the function while it moves there.
     #[must_use]
-    pub fn placed(&self, key: &ObjectKey, object: &EdgeFunction) -> BTreeSet<String> {
-        self.placed_among_all(key, object).nodes
-    }
-
-    fn placed_among_all(&self, key: &ObjectKey, object: &EdgeFunction) -> Placed {
+    pub fn placed(&self, key: &ObjectKey, object: &EdgeFunction) -> Placed {
         let spec = super::placement(object);
         let nodes = self.caches.nodes.all();
         let none = BTreeMap::new();
@@ -186,11 +188,21 @@ impl Projector {
             shims.contains(name) || self.caches.edge_nodes.get(&key).is_some()
         };
         let candidates = pick_nodes::candidates(&nodes, &none, has_shim);
-        let nodes = pick_nodes::pick(key, &spec, &candidates);
+        let mut nodes = pick_nodes::pick(key, &spec, &candidates);
+        let status = object.status.as_ref();
+        let serving = status.and_then(|status| status.nodes.as_ref());
+        let serving = serving.map_or(&[][..], |nodes| &nodes.serving);
+        let can_run = |name: &str| {
+            let exists = self.caches.nodes.get(&ObjectKey::new("", name)).is_some();
+            exists && has_shim(name)
+        };
+        let retained = moving::retained(&spec, &nodes, serving, can_run);
+        nodes.extend(retained.iter().cloned());
         let mut shims = candidates.iter().filter(|node| node.has_shim);
         Placed {
             restricted: shims.any(|node| !nodes.contains(node.name)),
             nodes,
+            retained,
         }
     }
 

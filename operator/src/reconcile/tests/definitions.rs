@@ -97,7 +97,7 @@ async fn fc_19_definitions_that_are_deleted_and_put_back_need_no_restart() {
     let caches = &world.reconciler.caches;
     for (key, function) in caches.functions.all() {
         let placed = world.reconciler.projector.placed(&key, &function);
-        assert_eq!(placed.len(), NODES.len(), "{key}");
+        assert_eq!(placed.nodes.len(), NODES.len(), "{key}");
     }
     let lines = log.lines("");
     assert!(lines.len() - before <= 40, "{lines:#?}");

@@ -16,6 +16,7 @@ mod lifecycle;
 mod logs;
 mod many;
 mod measuring;
+mod moves;
 mod private;
 mod recompute;
 mod recorded;
