@@ -2,6 +2,7 @@
 //!
 //! The rules are CEL and not `pattern`, because the API server reports a violated pattern by printing the pattern.
 
+use node_api_types::store_label;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
@@ -167,6 +168,17 @@ pub(crate) fn label(_: &mut SchemaGenerator) -> Schema {
             "use lower case letters, digits and '-', first and last a letter or digit",
         )],
     )
+}
+
+/// Label of a key-value store, which may be empty.
+pub(crate) fn store_label(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": store_label::MAX_LABEL,
+        "x-kubernetes-validations": [
+            rule(format!("self.matches(r'{}')", store_label::FORM), store_label::RULE)
+        ]
+    })
 }
 
 /// Name of an object.

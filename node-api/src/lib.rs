@@ -23,7 +23,7 @@ pub mod world;
 
 pub use node_api_types::{
     ExceptionReason, FencingToken, FunctionKey, HeaderPatternError, LATENCY_BOUNDS,
-    LATENCY_BUCKETS, Outcome, egress, header_pattern, latency_bucket, redis_url, text,
+    LATENCY_BUCKETS, Outcome, egress, header_pattern, latency_bucket, redis_url, store_label, text,
 };
 
 /// Messages and services of version 1 of the protocol.

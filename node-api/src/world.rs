@@ -158,6 +158,14 @@ impl World {
     }
 }
 
+/// Returns whether a component needs its import `name` from a node. One with nothing but types needs nothing: toolchains keep
+/// the interfaces of a world whose types a program mentions, for example `wasi:http/handler@0.3.0` of the world
+/// `wasi:http/middleware`.
+#[must_use]
+pub fn is_needed(name: &str, only_types: bool) -> bool {
+    !only_types || World::Service.offers(name)
+}
+
 fn is_offered_to_services(name: &str) -> bool {
     is_in(name, &OFFERED_TO_SERVICES, "0.3")
 }

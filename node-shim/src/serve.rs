@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use node_api::store_label;
 use node_shim_core::egress::{AllowList, EgressEntry};
 use node_shim_core::instance_reuse::ReusePolicy;
 use node_shim_core::table::{
@@ -58,7 +59,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub config: Vec<(String, String)>,
     /// Key-value store that the guest opens through wasi:keyvalue: a label for one in memory, or LABEL=redis://… for one
-    /// in Redis; repeatable
+    /// in Redis; repeatable. '' is the store that the guest opens by the empty name
     #[arg(long, value_name = "LABEL[=URL]", value_parser = store)]
     pub key_value: Vec<StoreSpec>,
     /// Outbound requests that the guest may send, like `https://api.example`, `http://10.0.0.0/8:8080` or
@@ -112,17 +113,32 @@ pub struct ServeArgs {
     pub reports: ReportArgs,
 }
 
+/// Why a value of `--key-value` is refused. The message shows no part of a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum InvalidStore {
+    #[error("not a label: {}", store_label::RULE)]
+    Label,
+    #[error(transparent)]
+    Url(#[from] InvalidRedisUrl),
+}
+
 /// Reads a label, or a label and the URL of a Redis server.
-fn store(text: &str) -> Result<StoreSpec, InvalidRedisUrl> {
-    let (label, kind) = match text.split_once('=') {
-        None => (text, StoreKind::Memory),
-        Some((label, url)) => {
+fn store(text: &str) -> Result<StoreSpec, InvalidStore> {
+    let (label, url) = match text.split_once('=') {
+        None => (text, None),
+        Some((label, url)) => (label, Some(url)),
+    };
+    if !store_label::is_label(label) {
+        return Err(InvalidStore::Label);
+    }
+    let kind = match url {
+        None => StoreKind::Memory,
+        Some(url) => {
             let target = RedisTarget::new(Zeroizing::new(url.to_owned()), String::new())?;
-            let kind = StoreKind::Redis {
+            StoreKind::Redis {
                 target: Arc::new(target),
                 cache_ttl: Duration::ZERO,
-            };
-            (label, kind)
+            }
         }
     };
     Ok(StoreSpec {
@@ -335,6 +351,19 @@ mod tests {
     #[test]
     fn a_store_is_in_memory_unless_it_has_a_url() {
         assert_eq!(store("cart").unwrap().kind, StoreKind::Memory);
+        for label in ["", "in_memory", "https://kv.example/1"] {
+            let in_memory = StoreSpec {
+                label: label.into(),
+                kind: StoreKind::Memory,
+            };
+            assert_eq!(store(label), Ok(in_memory));
+        }
+        for label in ["a b", "a#1", "\u{e9}=redis://localhost"] {
+            assert_eq!(store(label), Err(InvalidStore::Label), "{label}");
+        }
+        let unnamed = store("=redis://localhost").unwrap();
+        assert_eq!(&*unnamed.label, "");
+        assert!(matches!(unnamed.kind, StoreKind::Redis { .. }));
         let cart = store("cart=redis://:p@localhost:6380/1?").err();
         assert!(cart.is_some_and(|error| !error.to_string().contains("localhost")));
         let cart = store("cart=redis://:p=@localhost:6380/1").unwrap();

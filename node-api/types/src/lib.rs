@@ -11,6 +11,7 @@ mod header_pattern;
 mod latency;
 mod outcome;
 pub mod redis_url;
+pub mod store_label;
 pub mod text;
 
 use std::fmt;

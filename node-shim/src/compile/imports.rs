@@ -41,7 +41,7 @@ mod tests {
         let offered = "(import \"wasi:filesystem/types@0.2.3\" (instance))";
         assert_eq!(check(&format!("{offered} {HANDLER}")), Ok(()));
         let refused = check(&format!(
-            "(import \"acme:store/all@1.0.0\" (instance)) {offered} (import \"other\" (func))"
+            "(import \"acme:store/all@1.0.0\" (instance (export \"get\" (func)))) {offered} (import \"other\" (func))"
         ));
         let expected = "the component does not fit the world wasi:http/proxy@0.2 or wasi:http/service@0.3: \
             imports acme:store/all@1.0.0, other, which no node offers; \

@@ -283,7 +283,11 @@ impl Sending<'_> {
             };
             match error.take_message() {
                 Some(unsent) if connected.reused && attempt < MAX_ATTEMPTS => request = unsent,
-                _ => return Err(Failure::exchange(error.error()).into()),
+                _ => {
+                    let failure = Failure::exchange(error.error());
+                    let error = upload.wrong_size().unwrap_or(failure.error);
+                    return Err(Failure::new(failure.outcome, error).into());
+                }
             }
         }
     }

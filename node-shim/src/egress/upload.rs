@@ -1,8 +1,8 @@
 //! Body of an outbound request on its way to the server.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,6 +18,8 @@ use super::scope::RequestScope;
 pub(super) struct Upload {
     complete: AtomicBool,
     progressed: Mutex<Instant>,
+    /// Size in bytes of a body that ended with an error, because the head declares another one.
+    wrong_size: OnceLock<Option<u64>>,
 }
 
 /// Body of an outbound request. When the function ends before it has finished the body, it ends with an error, because
@@ -41,6 +43,14 @@ impl Upload {
         *self.progressed.lock()
     }
 
+    /// Returns the error of a body that does not have the declared length.
+    pub(super) fn wrong_size(&self) -> Option<Error> {
+        self.wrong_size
+            .get()
+            .copied()
+            .map(Error::HttpRequestBodySize)
+    }
+
     /// Records the start of an attempt to send the request.
     pub(super) fn restart(&self) {
         *self.progressed.lock() = Instant::now();
@@ -61,6 +71,7 @@ impl RequestStream {
         let upload = Arc::new(Upload {
             complete: AtomicBool::new(inner.is_end_stream() || length == Some(0)),
             progressed: Mutex::new(Instant::now()),
+            wrong_size: OnceLock::new(),
         });
         let stream = Self {
             inner,
@@ -102,6 +113,9 @@ impl Body for RequestStream {
         }
         match &frame {
             Some(Ok(frame)) => self.advance(frame),
+            Some(Err(Error::HttpRequestBodySize(size))) => {
+                let _ = self.upload.wrong_size.set(*size);
+            }
             Some(Err(_)) => {}
             None => self.upload.set_complete(),
         }

@@ -4,6 +4,7 @@
 
 use node_api::world::{self, World};
 use wasmtime::StoreContextMut;
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, Resource};
 use wasmtime_wasi::p2::bindings::LinkOptions;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
@@ -60,7 +61,22 @@ fn deny_name_lookup(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
 /// Returns everything that keeps the component from being served, one sentence each.
 pub(super) fn missing(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
     let ty = component.component_type();
-    let imports: Vec<_> = ty.imports(engine).map(|(name, _)| name).collect();
+    let needed = ty.imports(engine).filter(|(name, import)| {
+        let only_types = match &import.ty {
+            ComponentItem::ComponentInstance(instance) => instance
+                .exports(engine)
+                // a resource of its own, for which there is no host, is found when the component is linked
+                .all(|(_, export)| {
+                    matches!(
+                        export.ty,
+                        ComponentItem::Type(_) | ComponentItem::Resource(_)
+                    )
+                }),
+            _ => false,
+        };
+        world::is_needed(name, only_types)
+    });
+    let imports: Vec<_> = needed.map(|(name, _)| name).collect();
     let exports: Vec<_> = ty.exports(engine).map(|(name, _)| name).collect();
     world::mismatches(&imports, &exports)
 }

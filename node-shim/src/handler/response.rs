@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, Version};
 use hyper::ext::ReasonPhrase;
 use node_shim_core::failure_reason::{ErrorResponse, FailureReason};
 use node_shim_core::headers;
@@ -126,12 +126,7 @@ pub(super) async fn send(
         // hyper would send `<none>`
         head.extensions.insert(ReasonPhrase::from_static(b""));
     }
-    let bodiless = response_framing.head_only
-        || matches!(
-            head.status,
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
-        );
-    if bodiless {
+    if headers::is_bodiless(response_framing.head_only, head.status) {
         guest.detach();
         if !response_framing.head_only {
             head.headers.remove(CONTENT_LENGTH);

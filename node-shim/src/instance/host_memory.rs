@@ -15,6 +15,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
     HeaderError, HostFields, HostOutgoingRequest as RequestHost,
     HostOutgoingResponse as ResponseHost, Method,
 };
+use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_http::{FieldMap, WasiHttpView};
 
@@ -124,11 +125,34 @@ fn add_bodies(types: &mut LinkerInstance<'_, GuestState>) -> wasmtime::Result<()
     types.func_wrap(
         "[method]outgoing-response.body",
         |mut store: Store<'_>, (response,): (Resource<HostOutgoingResponse>,)| {
-            let body = ResponseHost::body(&mut store.data_mut().http(), response)?;
-            count_bodies(store.data_mut())?;
+            let state = store.data_mut();
+            let number = response.rep();
+            let body = ResponseHost::body(&mut state.http(), response)?;
+            if let Ok(body) = &body {
+                forget_length(state, &Resource::new_borrow(number), body)?;
+            }
+            count_bodies(state)?;
             Ok((body,))
         },
     )
+}
+
+/// Replaces the body of a response that has none by one whose length is not compared with `content-length`: that is the
+/// length of another response. Frameworks answer HEAD so, and fail when the end of their empty body is refused.
+fn forget_length(
+    state: &mut GuestState,
+    response: &Resource<HostOutgoingResponse>,
+    body: &Resource<HostOutgoingBody>,
+) -> wasmtime::Result<()> {
+    let status = state.table().get(response)?.status;
+    if !state.is_bodiless(status) {
+        return Ok(());
+    }
+    let chunks = state.http().hooks.p2_outgoing_body_buffer_chunks();
+    let (writer, reader) = HostOutgoingBody::new(StreamContext::Response, None, chunks, CHUNK);
+    *state.table().get_mut(body)? = writer;
+    state.table().get_mut(response)?.body = Some(reader);
+    Ok(())
 }
 
 /// Counts the bodies that were created and whose request or response the guest has not sent yet.

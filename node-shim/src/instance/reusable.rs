@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::Request;
 use http::uri::Scheme;
+use http::{Method, Request};
 use http_body::Body;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::instance_reuse::{DropCause, UsedInstance};
@@ -152,7 +152,9 @@ impl ReusableInstance {
                 return Box::pin(service::serve(store, pre, request, scheme, answer)).await;
             }
         };
-        let mut http = store.data_mut().http();
+        let state = store.data_mut();
+        state.set_answers_head(request.method() == Method::HEAD);
+        let mut http = state.http();
         let scheme = if scheme == Scheme::HTTPS {
             ProxyScheme::Https
         } else {

@@ -4,6 +4,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use http::StatusCode;
+use node_shim_core::headers::is_bodiless;
 use node_shim_core::key_value::KeyValueError;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -49,6 +51,8 @@ pub(crate) struct GuestState {
     outbound: OutboundHttp,
     key_value: KeyValueSession,
     pub(super) limiter: Limiter,
+    /// Whether the method of the request is HEAD.
+    answers_head: bool,
     /// Number of bodies that were counted as memory of the host. The first one is not counted, because every instance
     /// has one.
     bodies: u64,
@@ -84,6 +88,7 @@ impl GuestState {
             outbound: OutboundHttp::new(Some(request.outbound.clone())),
             key_value: KeyValueSession::new(request.key_value.clone()),
             limiter: Limiter::new(revision.spec.limits.memory, share),
+            answers_head: false,
             bodies: 1,
         }
     }
@@ -98,6 +103,7 @@ impl GuestState {
             outbound: OutboundHttp::new(None),
             key_value: KeyValueSession::default(),
             limiter: Limiter::new(u64::MAX, None),
+            answers_head: false,
             bodies: 1,
         }
     }
@@ -120,6 +126,15 @@ impl GuestState {
         self.key_value = KeyValueSession::default();
         self.limiter.end_request();
         self.bodies = 1;
+    }
+
+    pub(super) fn set_answers_head(&mut self, answers_head: bool) {
+        self.answers_head = answers_head;
+    }
+
+    /// Returns whether a response with this status has no body, although it may state the length of one.
+    pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
+        is_bodiless(self.answers_head, status)
     }
 
     /// Returns the share of an instance that is gone.

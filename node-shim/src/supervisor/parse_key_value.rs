@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_api::store_label;
 use node_api::v1 as wire;
 use node_api::v1::key_value_store::Kind;
 use zeroize::Zeroizing;
@@ -13,8 +14,6 @@ use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
 
 /// Maximum number of stores of a revision.
 const MAX_STORES: usize = 16;
-/// Maximum length of a label, in bytes.
-const MAX_LABEL: usize = 63;
 /// Maximum length of the prefix of keys in Redis, in bytes.
 const MAX_PREFIX: usize = 128;
 /// Maximum time for which reads are answered from memory.
@@ -25,21 +24,21 @@ const MAX_CACHE_TTL: Duration = Duration::from_secs(3_600);
 pub(crate) enum KeyValueRecordError {
     #[error("{0} key-value stores; the limit is {MAX_STORES}")]
     TooMany(usize),
-    #[error("the label of a key-value store is empty or longer than {MAX_LABEL} bytes")]
-    Label,
-    #[error("two key-value stores have the label {0}")]
+    #[error("the label {0:?} of a key-value store: {rule}", rule = store_label::RULE)]
+    Label(String),
+    #[error("two key-value stores have the label {0:?}")]
     DuplicateLabel(String),
-    #[error("the key-value store {0} is of a kind that this node-shim does not have")]
+    #[error("the key-value store {0:?} is of a kind that this node-shim does not have")]
     UnknownKind(String),
-    #[error("the prefix of the key-value store {0} has more than {MAX_PREFIX} bytes")]
+    #[error("the prefix of the key-value store {0:?} has more than {MAX_PREFIX} bytes")]
     Prefix(String),
-    #[error("the cache of the key-value store {0} keeps entries for more than an hour")]
+    #[error("the cache of the key-value store {0:?} keeps entries for more than an hour")]
     CacheTtl(String),
-    #[error("the key-value store {0} names no Secret")]
+    #[error("the key-value store {0:?} names no Secret")]
     NoSecret(String),
-    #[error("the key-value store {0}: the Secret value is not UTF-8")]
+    #[error("the key-value store {0:?}: the Secret value is not UTF-8")]
     NotText(String),
-    #[error("the key-value store {0}: {1}")]
+    #[error("the key-value store {0:?}: {1}")]
     Url(String, InvalidRedisUrl),
 }
 
@@ -59,8 +58,8 @@ pub(super) fn key_value_stores(
     let mut parsed = Vec::with_capacity(stores.len());
     for store in stores {
         let label = &store.label;
-        if label.is_empty() || label.len() > MAX_LABEL {
-            return Err(KeyValueRecordError::Label);
+        if !store_label::is_label(label) {
+            return Err(KeyValueRecordError::Label(label.clone()));
         }
         if !labels.insert(label) {
             return Err(KeyValueRecordError::DuplicateLabel(label.clone()));
@@ -122,14 +121,17 @@ mod tests {
     #[test]
     fn stores_are_part_of_the_definition() {
         let mut offered = record("f", 1);
-        offered.definitions[0].key_value = vec![memory("cart"), memory("sessions")];
+        offered.definitions[0].key_value = vec![memory(""), memory("shop:carts/in_memory.v1")];
         let parsed = parse(&offered).unwrap();
         let specs: Vec<_> = parsed.definitions.values().collect();
         let store = |label: &str| StoreSpec {
             label: label.into(),
             kind: StoreKind::Memory,
         };
-        assert_eq!(specs[0].spec.key_value, [store("cart"), store("sessions")]);
+        assert_eq!(
+            specs[0].spec.key_value,
+            [store(""), store("shop:carts/in_memory.v1")]
+        );
         assert_eq!(specs[1].spec.key_value, []);
     }
 
@@ -192,20 +194,20 @@ mod tests {
         for (redis, error) in [
             (
                 prefix,
-                "the prefix of the key-value store cart has more than 128 bytes",
+                "the prefix of the key-value store \"cart\" has more than 128 bytes",
             ),
             (
                 ttl,
-                "the cache of the key-value store cart keeps entries for more than an hour",
+                "the cache of the key-value store \"cart\" keeps entries for more than an hour",
             ),
-            (without, "the key-value store cart names no Secret"),
+            (without, "the key-value store \"cart\" names no Secret"),
             (
                 in_redis(Some(b"\xff")),
-                "the key-value store cart: the Secret value is not UTF-8",
+                "the key-value store \"cart\": the Secret value is not UTF-8",
             ),
             (
                 in_redis(Some(b"http://hunter2")),
-                "the key-value store cart: the URL of the Redis server is not valid: it starts with neither redis:// \
+                "the key-value store \"cart\": the URL of the Redis server is not valid: it starts with neither redis:// \
                  nor rediss://",
             ),
         ] {
@@ -226,14 +228,19 @@ mod tests {
             kind: None,
         };
         let many: Vec<_> = (0..17).map(|n| memory(&n.to_string())).collect();
-        let long = memory(&"l".repeat(64));
+        let label = |label: &str| {
+            let error = KeyValueRecordError::Label(label.into());
+            (vec![memory("ok"), memory(label)], error)
+        };
         for (stores, error) in [
             (many, KeyValueRecordError::TooMany(17)),
-            (vec![memory("")], KeyValueRecordError::Label),
-            (vec![long], KeyValueRecordError::Label),
+            label(&"l".repeat(64)),
+            label("two words"),
+            // the labels of copies of entries
+            label("cart#1"),
             (
-                vec![memory("a"), memory("a")],
-                KeyValueRecordError::DuplicateLabel("a".into()),
+                vec![memory(""), memory("")],
+                KeyValueRecordError::DuplicateLabel(String::new()),
             ),
             (
                 vec![unknown],

@@ -8,6 +8,11 @@ use crate::support::wire::Wire;
 /// Responds to the first request with `status`, a declared length of 4 and `sent` bytes of body, and to
 /// every other request with `next`.
 fn first(status: u16, sent: u32) -> Vec<u8> {
+    ending(status, sent, "(drop (call $finish (local.get $b)))")
+}
+
+/// Is [`first`], with another end of the handler.
+fn ending(status: u16, sent: u32, end: &str) -> Vec<u8> {
     guest(
         r#"(data (i32.const 4096) "content-length4") (data (i32.const 4128) "next")"#,
         &format!(
@@ -25,7 +30,7 @@ fn first(status: u16, sent: u32) -> Vec<u8> {
         (local.set $s (call $open (local.get $b)))
         (if (i32.const {sent}) (then (drop (call $write (local.get $s) (i32.const 4128) (i32.const {sent})))))
         (call $stream-drop (local.get $s))
-        (drop (call $finish (local.get $b)))"
+        {end}"
         ),
     )
 }
@@ -49,6 +54,35 @@ fn hg_17_a_length_without_a_body_does_not_affect_the_next_response() {
             );
             node.is_quiet();
         }
+    }
+}
+
+/// Frameworks answer HEAD with the length that the body of GET has, and fail when the end of their own one is refused.
+#[test]
+fn the_length_in_a_response_without_a_body_is_not_compared_with_its_body() {
+    let strict = "(if (call $finish (local.get $b)) (then unreachable))";
+    for (method, status, sent, expected) in [
+        ("HEAD", 200, 0, (200, "")),
+        ("HEAD", 200, 4, (200, "")),
+        ("GET", 204, 0, (204, "")),
+        ("GET", 304, 0, (304, "")),
+        ("GET", 200, 4, (200, "")),
+        ("GET", 200, 0, (500, "trap")),
+    ] {
+        let node = Node::serve(&ending(status, sent, strict));
+        let mut wire = Wire::connect(node.address());
+        wire.send(format!("{method} / HTTP/1.1\r\nhost: h\r\n\r\n"));
+        let reply = wire.read_head_only().unwrap();
+        assert_eq!(
+            reply.status_and_error(),
+            expected,
+            "{method} {status} {sent}"
+        );
+        if method == "HEAD" {
+            assert_eq!(reply.header("content-length"), Some("4"));
+        }
+        node.is_quiet();
+        assert_eq!(node.failures().is_empty(), expected.1.is_empty());
     }
 }
 

@@ -247,7 +247,8 @@ fn serve_reports_compiler_errors_in_one_line() {
 /// imports.
 #[test]
 fn hg_12_serve_refuses_unknown_imports_before_it_compiles() {
-    let imports = (0..40).map(|n| format!("(import \"acme:store/part{n}@1.0.0\" (instance))"));
+    let imports = (0..40)
+        .map(|n| format!("(import \"acme:store/part{n}@1.0.0\" (instance (export \"f\" (func))))"));
     let imports: String = imports.collect();
     let text = format!("(component {imports} {HANDLER} (core module (memory i64 1)))");
     let message = refusal(&wat::parse_str(text).unwrap(), &[]);

@@ -107,7 +107,9 @@ fn hg_11_disabled_features_are_named() {
 /// HG-12: what is imported and not offered is listed; so is a handler or an import of another type.
 #[test]
 fn hg_12_missing_imports_and_exports_are_listed() {
-    let with = |import: &str| format!("(component (import \"{import}\" (instance)) {HANDLER})");
+    let with = |import: &str| {
+        format!("(component (import \"{import}\" (instance (export \"f\" (func)))) {HANDLER})")
+    };
     for (text, named) in [
         (
             with("wasi:keyvalue/watcher@0.2.0-draft2"),

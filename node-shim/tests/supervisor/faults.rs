@@ -205,7 +205,7 @@ async fn components_that_cannot_be_compiled_fail_permanently() {
     let threads = wat::parse_str("(component (core module (memory 1 2 shared)))").unwrap();
     // the compiler would name the feature, so it did not run
     let foreign = wat::parse_str(format!(
-        "(component (import \"acme:store/all@1.0.0\" (instance)) {HANDLER} (core module (memory 1 2 shared)))",
+        "(component (import \"acme:store/all@1.0.0\" (instance (export \"f\" (func)))) {HANDLER} (core module (memory 1 2 shared)))",
     ));
     let nothing = wat::parse_str("(component)").unwrap();
     let instances = "(core instance (instantiate $m))".repeat(65);

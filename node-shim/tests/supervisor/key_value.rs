@@ -3,7 +3,7 @@
 use node_api::v1::key_value_store::Kind;
 use node_api::v1::{Definition, KeyValueStore, MemoryStore, RedisStore, SecretValue};
 
-use crate::key_value_guest::{DRAFT2, counter};
+use crate::key_value_guest::{DRAFT2, counter, counter_in};
 use crate::node::{Environment, Node, PATIENCE, contains};
 use crate::operator::{Operator, definition, function, via_operator};
 
@@ -20,10 +20,16 @@ fn with_store(revision: &str, wasm: &[u8]) -> Definition {
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_survive_revisions_and_end_with_the_process() {
     let folder = tempfile::tempdir().unwrap();
-    let wasm = counter(DRAFT2, 1);
+    // the label that is absent on the wire and on disk
+    let wasm = counter_in("", DRAFT2, 1);
     let operator = Operator::start().await;
     operator.blob(&wasm);
-    let first = function("f", 1, vec![with_store("r1", &wasm)], 0);
+    let unnamed = |revision| {
+        let mut definition = with_store(revision, &wasm);
+        definition.key_value[0].label.clear();
+        definition
+    };
+    let first = function("f", 1, vec![unnamed("r1")], 0);
     operator.snapshot(7, vec![first]).await;
     let environment = Environment {
         operator: Some(&operator),
@@ -33,7 +39,7 @@ async fn entries_survive_revisions_and_end_with_the_process() {
     node.answers("f", 200, "1").await;
     assert_eq!(node.get("f").await, (200, "2".into()));
 
-    let second = function("f", 2, vec![with_store("r2", &wasm)], 0);
+    let second = function("f", 2, vec![unnamed("r2")], 0);
     operator.delta(8, vec![second]).await;
     operator
         .report("the second revision", |report| report.applied_version == 8)

@@ -7,7 +7,7 @@ pub(crate) const DRAFT2: &str = "0.2.0-draft2";
 
 /// Imports of a draft, constants and helper functions. The label `cart` is at 4096; the keys `k`, `a`, `b` and `z` from
 /// 4112; the values `1` and `2` from 4128. Results of the interface are at 64.
-fn items(draft: &str) -> String {
+pub(crate) fn items(draft: &str) -> String {
     let store = format!("wasi:keyvalue/store@{draft}");
     let atomics = format!("wasi:keyvalue/atomics@{draft}");
     let batch = format!("wasi:keyvalue/batch@{draft}");
@@ -60,18 +60,20 @@ fn items(draft: &str) -> String {
     )
 }
 
-/// Returns a guest that uses one draft.
-pub(crate) fn using(draft: &str, body: &str) -> Vec<u8> {
-    guest(&items(draft), body)
+/// Adds `delta` to the number under `k` of the store `cart`, and responds with the text of the entry or with the error.
+pub(crate) fn counter(draft: &str, delta: i64) -> Vec<u8> {
+    counter_in("cart", draft, delta)
 }
 
-/// Adds `delta` to the number under `k` and responds with the text of the entry, or with the error.
-pub(crate) fn counter(draft: &str, delta: i64) -> Vec<u8> {
-    using(
-        draft,
+/// Is [`counter`] with the store of any label.
+pub(crate) fn counter_in(label: &str, draft: &str, delta: i64) -> Vec<u8> {
+    let items = format!(r#"{} (data (i32.const 4160) "{label}")"#, items(draft));
+    let length = label.len();
+    guest(
+        &items,
         &format!(
             "
-        (call $kv-open (i32.const 4096) (i32.const 4) (i32.const 64))
+        (call $kv-open (i32.const 4160) (i32.const {length}) (i32.const 64))
         (if (i32.load8_u (i32.const 64)) (then (call $fail (local.get $out) (i32.const 68)) (return)))
         (local.set $b (i32.load (i32.const 68)))
         (call $kv-increment (local.get $b) (i32.const 4112) (i32.const 1) (i64.const {delta}) (i32.const 64))

@@ -190,7 +190,8 @@ impl Setup {
     }
 }
 
-fn memory(label: &str) -> StoreSpec {
+/// Returns a store in memory.
+pub(crate) fn memory(label: &str) -> StoreSpec {
     StoreSpec {
         label: label.into(),
         kind: StoreKind::Memory,

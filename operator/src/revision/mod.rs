@@ -19,6 +19,7 @@ use hmac::{Hmac, Mac};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use node_api::ca_certificates::CaCertificates;
 use node_api::redis_url::{RedisUrl, RedisUrlError};
+use node_api::store_label;
 use sha2::{Digest, Sha256};
 
 use crate::validate::Runtime;
@@ -355,7 +356,7 @@ impl ResolvedReferences {
         let Some(KeySelector { name, key }) = store.redis.as_ref().map(Redis::url) else {
             return Ok(());
         };
-        let field = format!("spec.keyValue[{}].redis.secretRef", store.label);
+        let field = format!("{}.redis.secretRef", store_label::field(&store.label));
         let Some(url) = content.secret(&name, &key) else {
             return Err(UnusableReference::missing_key(field, "Secret", &name, &key));
         };

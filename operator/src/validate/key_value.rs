@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use crds::conditions::reasons;
 use crds::function::{KeyValueStore, Redis, Store};
+use node_api::store_label;
 
 use super::Violation;
 use crds_policy::duration;
 
 /// Maximum number of stores of a function.
 const MAX_STORES: usize = 16;
-/// Maximum length of a label, in bytes.
-const MAX_LABEL: usize = 63;
 /// Maximum length of the prefix of keys, in bytes. The schema counts characters.
 const MAX_PREFIX: usize = 128;
 /// Maximum time for which a node answers reads from its memory.
@@ -32,13 +31,11 @@ pub(super) fn read(
     let mut labels = BTreeSet::new();
     for (index, store) in stores.iter().enumerate() {
         let label = &store.label;
-        if !is_label(label) {
+        if !store_label::is_label(label) {
             violations.push(Violation::invalid(
                 format!("{FIELD}[{index}].label"),
                 label,
-                format!(
-                    "use 1 to {MAX_LABEL} lower case letters, digits and '-', first and last a letter or digit"
-                ),
+                store_label::RULE,
             ));
         }
         if !labels.insert(label) {
@@ -48,7 +45,7 @@ pub(super) fn read(
                 "another store has this label; write each label once",
             ));
         }
-        let field = format!("{FIELD}[{label}]");
+        let field = store_label::field(label);
         match (store.store, &store.redis) {
             (Some(Store::Memory), None) => {}
             (Some(Store::Unknown), None) => {
@@ -87,14 +84,6 @@ fn check_redis(redis: &Redis, field: &str, violations: &mut Vec<Violation>) {
     }
 }
 
-fn is_label(text: &str) -> bool {
-    let word = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let ends = [text.as_bytes().first(), text.as_bytes().last()];
-    text.len() <= MAX_LABEL
-        && ends.into_iter().all(|end| end.is_some_and(word))
-        && text.bytes().all(|byte| word(&byte) || byte == b'-')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +109,9 @@ mod tests {
         let sorted = read(&[memory("b"), memory("a-1")], &mut violations);
         assert_eq!(sorted, [memory("a-1"), memory("b")]);
         assert_eq!(violations, []);
+        let sorted = read(&[memory("in_memory"), memory("")], &mut violations);
+        assert_eq!(sorted, [memory(""), memory("in_memory")]);
+        assert_eq!(violations, []);
         let all: Vec<_> = (0..16).map(|n| memory(&format!("l{n}"))).collect();
         assert_eq!(found(&all), []);
     }
@@ -129,7 +121,7 @@ mod tests {
     fn what_a_looser_schema_accepted_is_refused_by_name() {
         let invalid = |field: &str| (reasons::INVALID_SPEC, field.to_owned());
         let long = "l".repeat(64);
-        for label in ["", "A", "-a", "a-", "a.b", "a/b", "\u{e9}", long.as_str()] {
+        for label in [" ", "a b", "a#1", "\u{e9}", long.as_str()] {
             let stores = [memory("ok"), memory(label)];
             assert_eq!(found(&stores), [invalid("spec.keyValue[1].label")]);
         }
@@ -147,6 +139,13 @@ mod tests {
             ..memory("a")
         };
         assert_eq!(found(&[both]), [invalid("spec.keyValue[a]")]);
+        let unnamed = KeyValueStore {
+            store: None,
+            ..memory("")
+        };
+        assert_eq!(found(&[unnamed]), [invalid("spec.keyValue[\"\"]")]);
+        let twice = [memory(""), memory("")];
+        assert_eq!(found(&twice), [invalid("spec.keyValue[1].label")]);
     }
 
     #[test]

@@ -6,11 +6,11 @@ mod tests;
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
 use http::header::{
     CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, SET_COOKIE, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use http::{HeaderMap, StatusCode};
 
 use crate::forward_header::FORWARD;
 use crate::hop_header::HOPS;
@@ -20,6 +20,17 @@ pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Returns whether a response has no body, whatever its `content-length` is: that of a response to HEAD (`answers_head`), or
+/// one with a status that has none.
+#[must_use]
+pub fn is_bodiless(answers_head: bool, status: StatusCode) -> bool {
+    answers_head
+        || matches!(
+            status,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        )
+}
 
 /// Facts about a request that come from the connection and not from its header fields.
 #[derive(Clone, Copy, Debug)]

@@ -123,7 +123,7 @@ mod tests {
     fn cache() -> (ReadCache, MemoryStore) {
         let bucket = BucketId {
             namespace: "ns".into(),
-            label: "cart/1".into(),
+            label: "cart#1".into(),
         };
         let memory = MemoryStore::new(MemoryLimits::default());
         (ReadCache::new(bucket), memory)

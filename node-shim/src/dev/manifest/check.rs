@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use node_api::header_pattern;
+use node_api::{header_pattern, store_label};
 
 use super::spec::{HeaderMatchType, PathMatchType, Route, Spec};
 
@@ -83,7 +83,7 @@ fn check_stores(spec: &Spec, violations: &mut Violations) {
     let labels = spec.key_value.iter().map(|store| &store.label.0);
     unique("spec.keyValue", "label", labels, violations);
     for store in &spec.key_value {
-        let field = format!("spec.keyValue[{}]", store.label.0);
+        let field = store_label::field(&store.label.0);
         match (&store.store, &store.redis) {
             (Some(kind), None) if kind.0 == "memory" => {}
             (Some(_), None) => violations.add(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use node_api::ca_certificates::CaCertificates;
+use node_api::store_label;
 use node_api::v1 as wire;
 use node_api::v1::env_var::Kind;
 use node_api::v1::key_value_store::Kind as StoreKind;
@@ -218,7 +219,8 @@ impl References<'_> {
                         "the Secret {object:?} or its key {URL:?} does not exist in this namespace ({}){HELP}",
                         self.namespace
                     );
-                    violations.add(format!("spec.keyValue[{}].redis", store.label.0), message);
+                    let field = store_label::field(&store.label.0);
+                    violations.add(format!("{field}.redis"), message);
                     return None;
                 };
                 StoreKind::Redis(wire::RedisStore {

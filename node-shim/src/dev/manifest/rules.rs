@@ -1,6 +1,7 @@
 //! Forms of texts in a manifest, with the messages of the definition of the kind, or of the operator. Pure.
 
 use node_api::egress::EgressEntry;
+use node_api::store_label;
 
 /// Rules of one kind of text. Tests compare the messages with those of the definition.
 pub(super) type Checked = Result<String, String>;
@@ -157,6 +158,10 @@ pub(super) fn label(text: &str) -> Checked {
             "use lower case letters, digits and '-', first and last a letter or digit",
         )],
     )
+}
+
+pub(super) fn store_label(text: &str) -> Checked {
+    unless(text, &[(!store_label::is_label(text), store_label::RULE)])
 }
 
 pub(super) fn name(text: &str) -> Checked {

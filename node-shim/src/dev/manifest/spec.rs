@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 
 use super::rollout::Rollout;
 use super::text::{
-    Count, HeaderName, Host, Label, Method, Name, Path, Size, Span, Target, Text, VariableName,
+    Count, HeaderName, Host, Label, Method, Name, Path, Size, Span, StoreLabel, Target, Text,
+    VariableName,
 };
 
 /// An EdgeFunction.
@@ -190,7 +191,7 @@ pub(super) struct Reference {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
-    pub(super) label: Label,
+    pub(super) label: StoreLabel,
     pub(super) store: Option<Text>,
     pub(super) redis: Option<Redis>,
 }

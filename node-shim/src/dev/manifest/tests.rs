@@ -56,7 +56,7 @@ metadata: {{ name: d }}
     - {{ name: C, valueFrom: {{ secretKeyRef: {{ name: s, key: k }} }} }}
     - {{ name: D, valueFrom: {{ secretKeyRef: {{ name: s, key: text }} }} }}
   config: [{{ configMapRef: {{ name: c }} }}, {{ values: {{ k: later }} }}]
-  keyValue: [{{ label: cart, store: memory }}]
+  keyValue: [{{ label: cart, store: memory }}, {{ label: '', store: memory }}, {{ label: in_memory, store: memory }}]
   egress: {{ allow: ['https://B.example:443'] }}
   limits: {{ memory: 1Gi, cpu: 1s, concurrency: 3, queue: {{ length: 0 }} }}
   placement: {{ replicas: 3 }}
@@ -99,7 +99,8 @@ metadata: {{ name: d }}
     let value = |text: &str| Kind::Value(text.into());
     assert_eq!(config, [("k", value("later")), ("other", value("o"))]);
     assert_eq!(definition.egress, ["https://b.example"]);
-    assert_eq!(definition.key_value[0].label, "cart");
+    let labels = definition.key_value.iter().map(|store| &*store.label);
+    assert_eq!(labels.collect::<Vec<_>>(), ["cart", "", "in_memory"]);
     let limits = definition.limits.unwrap();
     assert_eq!((limits.memory_bytes, limits.cpu), (1 << 30, 1_000));
     assert_eq!((limits.concurrency, limits.queue_length), (3, 0));
@@ -213,9 +214,9 @@ fn a_wrong_value_is_named_with_its_line() {
             "spec.limits.concurrency: 0: write a number from 1 to 100000",
         ),
         (
-            "  keyValue: [{ label: Cart, store: memory }]",
+            "  keyValue: [{ label: my cart, store: memory }]",
             7,
-            "spec.keyValue[0].label: \"Cart\": use lower case letters, digits and '-', first and last a letter or digit",
+            "spec.keyValue[0].label: \"my cart\": use at most 63 letters, digits and the characters - _ . / :",
         ),
         (
             "  egress: { allow: ['http://prices'] }",
@@ -326,8 +327,8 @@ fn all_that_is_wrong_with_a_function_is_one_sentence() {
             "spec.routes[0].rewrite: a rewrite replaces a prefix, and an exact path has no prefix",
         ),
         (
-            "  source: { image: a }\n  routes: [{ hosts: [a.example] }]\n  keyValue: [{ label: a, redis: { secretRef: { name: r } } }]\n",
-            "spec.keyValue[a].redis: the Secret \"r\" or its key \"url\" does not exist in this namespace (default): add it to the manifest, or name its file with -f",
+            "  source: { image: a }\n  routes: [{ hosts: [a.example] }]\n  keyValue: [{ label: '', redis: { secretRef: { name: r } } }]\n",
+            "spec.keyValue[\"\"].redis: the Secret \"r\" or its key \"url\" does not exist in this namespace (default): add it to the manifest, or name its file with -f",
         ),
         (
             "  source: { image: a }\n  routes: [{ hosts: [a.example] }]\n  env: [{ name: A, valueFrom: { secretKeyRef: { name: s, key: k } } }]\n  config: [{ configMapRef: { name: c } }]\n",
@@ -395,7 +396,7 @@ pub(super) fn messages(schema: &Value, found: &mut String) {
 fn the_messages_are_those_of_the_definition() {
     let mut found = String::new();
     messages(&definition(), &mut found);
-    let wrong: [Result<String, String>; 18] = [
+    let wrong: [Result<String, String>; 19] = [
         rules::host("a/b"),
         rules::host("[::1]"),
         rules::host("a:1"),
@@ -414,6 +415,7 @@ fn the_messages_are_those_of_the_definition() {
         rules::path("/ "),
         rules::header_name(" "),
         rules::variable_name("1"),
+        rules::store_label(" "),
     ];
     let forms = [
         "write a duration such as 250ms, 5s, 1m30s or 2h",

@@ -85,8 +85,10 @@ texts! {
     HeaderName = rules::header_name,
     /// Name of an environment variable.
     VariableName = rules::variable_name,
-    /// Label of a key-value store.
+    /// Name that is a DNS label.
     Label = rules::label,
+    /// Label of a key-value store.
+    StoreLabel = rules::store_label,
     /// Entry of `spec.egress.allow`, in canonical form.
     Target = rules::target,
     /// Name of a function.

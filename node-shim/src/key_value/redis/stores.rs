@@ -75,10 +75,10 @@ impl RedisStores {
             .stores
             .retain(|_, used| now.duration_since(used.at) < UNUSED);
         state.numbers += 1;
-        // no label of a component has a slash
+        // no label of a component has this character
         let copies = BucketId {
             namespace: bucket.namespace.clone(),
-            label: format!("{}/{}", bucket.label, state.numbers).into(),
+            label: format!("{}#{}", bucket.label, state.numbers).into(),
         };
         let connector = Connector::new(bucket.clone(), target.clone(), self.network.clone());
         let (memory, reads) = (self.memory.clone(), self.reads.clone());

@@ -5,7 +5,7 @@ use super::{annotated, answering, one};
 use crate::config::reader;
 use crate::guests;
 use crate::support::component;
-use crate::support::key_value::{DRAFT2, counter};
+use crate::support::key_value::{DRAFT2, counter, counter_in};
 use crate::support::outbound::Call;
 use crate::support::wire::once;
 
@@ -95,6 +95,10 @@ fn all_fields() -> String {
             "  config: [{ configMapRef: { name: settings } }, { values: { size: XL } }]",
         ),
         routed("store", "  keyValue: [{ label: cart, store: memory }]"),
+        routed(
+            "unnamed",
+            "  keyValue: [{ label: in_memory, store: memory }, { label: '', store: memory }]",
+        ),
         routed("caller", "  egress: { allow: ['https://other.example'] }"),
         routed(
             "spin",
@@ -117,6 +121,7 @@ fn the_fields_of_a_manifest_act_as_on_a_node() {
             ("env.wasm", &environment()),
             ("config.wasm", &reader(store, "size")),
             ("store.wasm", &counter(DRAFT2, 1)),
+            ("unnamed.wasm", &counter_in("", DRAFT2, 1)),
             ("caller.wasm", &Call::get("api.example").guest()),
             ("spin.wasm", &guests::SPIN),
             ("away.wasm", &guests::ANSWER),
@@ -166,7 +171,9 @@ fn the_fields_of_a_manifest_act_as_on_a_node() {
         (203, "hunter2")
     );
     assert_eq!(from("config").text(), "XL");
-    assert_eq!([from("store").text(), from("store").text()], ["1", "2"]);
+    for store in ["store", "unnamed"] {
+        assert_eq!([from(store).text(), from(store).text()], ["1", "2"]);
+    }
     assert_eq!(from("away").status_and_error(), (503, "suspended"));
     // the guest responds with the number of the error code
     assert!(from("caller").status > 200);

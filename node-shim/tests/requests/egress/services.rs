@@ -13,6 +13,16 @@ use crate::support::wire::{Wire, get};
 /// Returns a guest that sends the body of its request to a server and passes the response on. An error code becomes status
 /// 200 + code.
 fn guest(authority: &str) -> Vec<u8> {
+    declaring("", authority)
+}
+
+/// Is [`guest`] with an outbound request that declares a length of one digit, unless it is empty.
+fn declaring(length: &str, authority: &str) -> Vec<u8> {
+    let declare = if length.is_empty() {
+        ""
+    } else {
+        "(call $header (local.get $h) (i32.const 4608) (i32.const 14) (i32.const 4622) (i32.const 1))"
+    };
     let items = format!(
         r#"
         (import "wasi:http/types@0.3.0" "[static]request.new" (func $request-new (param i32 i32 i32 i32 i32 i32 i32)))
@@ -27,10 +37,11 @@ fn guest(authority: &str) -> Vec<u8> {
         (import "wasi:http/types@0.3.0" "[future-new-0][static]response.consume-body" (func $response-consumed-new (result i64)))
         (import "wasi:http/types@0.3.0" "[async-lower][stream-read-1][static]response.consume-body" (func $response-read-start (param i32 i32 i32) (result i32)))
         (import "wasi:http/client@0.3.0" "send" (func $send (param i32 i32)))
-        (data (i32.const 4096) "/v1?x=1{authority}")"#
+        (data (i32.const 4096) "/v1?x=1{authority}") (data (i32.const 4608) "content-length{length}")"#
     );
     let body = format!(
-        "(call $request-new (call $fields) (i32.const 1) (call $body-of (local.get $req))
+        "(local.set $h (call $fields)) {declare}
+         (call $request-new (local.get $h) (i32.const 1) (call $body-of (local.get $req))
            (i32.wrap_i64 (call $request-trailers-new)) (i32.const 0) (i32.const 0) (i32.const 16))
          (call $uploaded-drop (i32.load (i32.const 20)))
          (local.set $i (i32.load (i32.const 16)))
@@ -85,6 +96,27 @@ fn a_request_of_a_service_that_no_entry_allows_is_denied() {
             .iter()
             .any(|message| message.contains(r#"egress.allow: ["http://api.example"]"#))
     });
+    node.is_quiet();
+}
+
+/// The server has not answered when the body ends, so the function learns what was wrong with its request.
+#[test]
+fn a_body_that_has_not_the_declared_length_is_an_error_with_its_size() {
+    let address = origin(|mut exchange| {
+        let _ = exchange.until("\r\n\r\nalphabet");
+    });
+    let network = TestNetwork::to(address);
+    let guest = declaring("4", "api.example");
+    let node = setup(&network, &["http://api.example"]).start(&guest);
+    for body in ["abc", "alpha"] {
+        let mut wire = Wire::connect(node.address());
+        let length = body.len();
+        wire.send(format!(
+            "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{body}"
+        ));
+        // the code is `HTTP-request-body-size`
+        assert_eq!(wire.read().unwrap().status, 217, "{body}");
+    }
     node.is_quiet();
 }
 

@@ -1,6 +1,12 @@
 //! Guests that use `wasi:keyvalue` in unusual ways.
 
-use crate::support::key_value::{DRAFT2, using};
+use crate::support::component::guest;
+use crate::support::key_value::{DRAFT2, items};
+
+/// Returns a guest that uses one draft.
+fn using(draft: &str, body: &str) -> Vec<u8> {
+    guest(&items(draft), body)
+}
 
 /// Calls every function of the three interfaces once or more. Traps when a result is not the expected one, else
 /// responds with 200.

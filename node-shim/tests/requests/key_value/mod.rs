@@ -6,6 +6,7 @@ mod in_redis;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use node_api::store_label;
 use node_shim::counters::CounterTable;
 use node_shim::metrics::{Metrics, NodeIdentity};
 use node_shim::routing_table::ServedFunction;
@@ -13,8 +14,8 @@ use node_shim_core::key_value::MemoryLimits;
 use node_shim_core::table::{FunctionKey, Route};
 
 use crate::program::start;
-use crate::support::key_value::{DRAFT2, counter};
-use crate::support::node::{Node, Setup, served};
+use crate::support::key_value::{DRAFT2, counter, counter_in};
+use crate::support::node::{Node, Setup, memory, served};
 use crate::support::wire::{Reply, get, once};
 use guests::{asks, fills, hoards, swapper, tour, writes};
 
@@ -149,6 +150,44 @@ fn functions_of_a_namespace_share_a_label_and_namespaces_are_apart() {
     }
 }
 
+/// Labels are the names that components have in their source, and each one is a store of its own.
+#[test]
+fn a_component_opens_a_store_by_any_label() {
+    let longest = "l".repeat(store_label::MAX_LABEL);
+    let labels = [
+        "",
+        "cart",
+        "Cart",
+        "in_memory",
+        "cart/1",
+        "wasi:kv/a.b",
+        &longest,
+    ];
+    for draft in node_api::world::KEY_VALUE_VERSIONS {
+        let counters = CounterTable::new();
+        let setup = setup();
+        let node = setup.start_empty(counters.clone());
+        let function = |(index, label): (usize, &&str)| {
+            assert!(store_label::is_label(label));
+            let setup = Setup {
+                stores: labels.iter().map(|label| memory(label)).collect(),
+                ..Setup::default()
+            };
+            let key = FunctionKey::new("ns", format!("f{index}"));
+            let wasm = counter_in(label, draft, 1);
+            let revision = setup.revision_of(key, "r1", &wasm, &counters);
+            served(&revision, vec![host(&format!("f{index}.example"))])
+        };
+        node.publish(labels.iter().enumerate().map(function).collect());
+        for count in ["1", "2"] {
+            for (index, label) in labels.iter().enumerate() {
+                let answer = ask(node.address(), &format!("f{index}"));
+                assert_eq!(answer, (200, count.to_owned()), "{label:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn entries_survive_a_new_revision() {
     let setup = setup();
@@ -164,7 +203,7 @@ fn entries_survive_a_new_revision() {
 
 #[test]
 fn a_label_that_the_function_does_not_have_is_no_store() {
-    for labels in [vec![], vec!["carts", "Cart", "car"]] {
+    for labels in [vec![], vec!["carts", "Cart", "car", "", "cart/"]] {
         let setup = Setup {
             key_value: labels,
             ..Setup::default()
@@ -275,10 +314,19 @@ fn operations_and_memory_are_exported() {
 
 #[test]
 fn serve_has_the_stores_that_its_flags_name() {
-    let guest = counter(DRAFT2, 1);
+    let cart = counter(DRAFT2, 1);
+    let unnamed = counter_in("", DRAFT1, 1);
+    let in_memory = counter_in("in_memory", DRAFT1, 1);
     let flags = ["--key-value", "sessions", "--key-value", "cart"];
-    for (flags, expected) in [(&flags[..], (200, "2")), (&flags[..2], (404, ""))] {
-        let (mut child, address) = start(&guest, flags);
+    for (guest, flags, expected) in [
+        (&cart, &flags[..], (200, "2")),
+        (&cart, &flags[..2], (404, "")),
+        (&unnamed, &["--key-value", ""], (200, "2")),
+        (&unnamed, &["--key-value="], (200, "2")),
+        (&unnamed, &flags, (404, "")),
+        (&in_memory, &["--key-value=in_memory"], (200, "2")),
+    ] {
+        let (mut child, address) = start(guest, flags);
         get(address, "/");
         let answer = seen(&get(address, "/"));
         child.kill().unwrap();

@@ -1,5 +1,6 @@
 //! Tests of `wasi:keyvalue` with stores in Redis: a real `redis-server` on a loopback address.
 
+mod labels;
 mod server;
 
 use std::collections::BTreeSet;
