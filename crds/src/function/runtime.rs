@@ -94,9 +94,9 @@ words! {
     .message("write exactly one of store and redis"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyValueStore {
-    /// Name by which the component opens the store, for example default: at most 63 letters, digits and the characters
-    /// - _ . / :, in upper or lower case. The label "" is the store that the component opens by the empty name. Functions
-    /// of one namespace that use the same label share its entries.
+    /// Name by which the component opens the store, for example default: at most 63 letters, digits and the
+    /// characters - _ . / :, in upper or lower case. The label "" is the store that the component opens by the empty
+    /// name. Functions of one namespace that use the same label share its entries.
     #[schemars(schema_with = "crate::schema::store_label")]
     pub label: String,
 
