@@ -57,8 +57,8 @@ fn row(name: &str, weight: u64, total: u64, recent: &Arm) -> String {
 fn evidence(demo: &DemoContext<'_>) -> String {
     let metrics = demo.evidence.read();
     let against = metrics.against.map_or_else(
-        || "none yet".into(),
-        |(metric, e)| format!("{e:.1} to 1 ({metric})"),
+        || "no evidence against it yet".into(),
+        |(metric, e)| format!("evidence against it {e:.1} to 1 ({metric})"),
     );
     let pass = metrics.pass.map_or_else(String::new, |part| {
         format!(
@@ -67,7 +67,7 @@ fn evidence(demo: &DemoContext<'_>) -> String {
             part * 100.0
         )
     });
-    format!("evidence against it {against}, rolled back at 100 to 1{pass}")
+    format!("{against}, rolled back at 100 to 1{pass}")
 }
 
 /// Returns one line for output that is not a terminal.
