@@ -104,11 +104,15 @@ impl BoundsTrial {
         None
     }
 
-    /// Takes note that requests run the code with explicit checks from now on.
-    pub fn changed(&mut self) {
-        if let Stage::Changing(before) = self.stage {
-            self.stage = Stage::WarmingUp(before);
-        }
+    /// Takes note that requests run the code with explicit checks from now on. Returns false when that code is not wanted any
+    /// longer, because the trial has started again since it was asked for.
+    #[must_use]
+    pub fn changed(&mut self) -> bool {
+        let Stage::Changing(before) = self.stage else {
+            return false;
+        };
+        self.stage = Stage::WarmingUp(before);
+        true
     }
 
     /// Ends the trial: the other code cannot be had.
@@ -141,7 +145,7 @@ mod tests {
         let mut trial = BoundsTrial::default();
         let decided = until_decided(&mut trial, before, true);
         assert_eq!(decided, Some(BoundsChecks::Explicit));
-        trial.changed();
+        assert!(trial.changed());
         trial
     }
 
@@ -229,6 +233,7 @@ mod tests {
     fn code_that_is_mapped_again_is_measured_again() {
         let mut trial = tried(us(50));
         trial.restart();
+        assert!(!trial.changed());
         let decided = until_decided(&mut trial, us(50), true);
         assert_eq!(decided, Some(BoundsChecks::Explicit));
         trial.give_up();

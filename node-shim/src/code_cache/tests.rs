@@ -328,6 +328,22 @@ async fn code_that_was_unmapped_meanwhile_is_not_replaced() {
     assert_eq!(code_cache.mapped(), 0);
 }
 
+/// The code that a former trial asked for arrives after the code was mapped again, with guard pages.
+#[tokio::test(start_paused = true)]
+async fn code_that_was_mapped_again_meanwhile_is_not_replaced() {
+    let (code_cache, _) = CodeCache::new(4);
+    let gated = Gated::new(&code_cache, true);
+    let code = gated.mapped("sha256:aa");
+    run_guests(&code, Duration::from_micros(50)).await;
+    within(gated.0.began.acquire()).await.unwrap().forget();
+    unmap(&code);
+    code.fill(gated.resident(true));
+    gated.let_end(1);
+    tasks_end().await;
+    assert!(!has_explicit_checks(&code.enter().mapped().await));
+    assert_eq!(code_cache.mapped(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn code_stays_when_the_other_cannot_be_had() {
     let (code_cache, _) = CodeCache::new(4);

@@ -62,8 +62,9 @@ impl CompiledComponent {
         let digest = &self.digest;
         match outcome {
             Ok(mapped) => {
-                self.replace(mapped, checks);
-                tracing::info!(digest, ?checks, "the code of a component was replaced");
+                if self.replace(mapped, checks) {
+                    tracing::info!(digest, ?checks, "the code of a component was replaced");
+                }
             }
             Err(failure) => {
                 let message = failure.message;
@@ -78,19 +79,28 @@ impl CompiledComponent {
         }
     }
 
-    /// Replaces the code, unless it was unmapped in the meantime.
-    fn replace(&self, mapped: MappedCode, checks: BoundsChecks) {
+    /// Replaces the code, unless it was unmapped in the meantime, or mapped again since. Returns whether it did.
+    fn replace(&self, mapped: MappedCode, checks: BoundsChecks) -> bool {
         let mut state = self.lock();
         if state.loaded.is_none() {
-            drop(state);
-            return self.trial.restart();
+            self.trial.restart();
+            return false;
         }
-        let former = state.loaded.replace((mapped.loaded, Some(mapped.slot)));
-        match checks {
+        let wanted = match checks {
             BoundsChecks::Explicit => self.trial.state.lock().changed(),
-            BoundsChecks::GuardPages => self.trial.give_up(),
-        }
+            BoundsChecks::GuardPages => {
+                self.trial.give_up();
+                true
+            }
+        };
+        let other = (mapped.loaded, Some(mapped.slot));
+        let unused = if wanted {
+            state.loaded.replace(other)
+        } else {
+            Some(other)
+        };
         drop(state);
-        drop(former);
+        drop(unused);
+        wanted
     }
 }

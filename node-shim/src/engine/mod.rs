@@ -178,7 +178,7 @@ impl Engine {
     /// Does the same as [`load_again`](Self::load_again) for code with explicit bounds checks.
     ///
     /// # Errors
-    /// Returns why the code cannot be mapped or linked, or that the pool for such code has less slots than the other.
+    /// Returns why the code cannot be mapped or linked, or that the pool for such code has fewer slots than the other.
     pub fn load_explicit(&self, path: &Path) -> Result<LinkedComponent, LoadError> {
         let engine = self.of(EngineKind::EXPLICIT)?;
         if engine.slots < self.inner.proxy.slots {

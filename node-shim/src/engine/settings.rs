@@ -14,8 +14,8 @@ use super::EngineError;
 /// Memory in bytes that stays mapped in a slot between two guests, when the kernel can report which pages
 /// were touched.
 const KEEP_RESIDENT: usize = 1 << 20;
-/// The part of it that belongs to the pool for code with explicit checks, whose guests are short and so touch little. The
-/// data plane admits as many guests as one pool has slots, so both pools together keep as much as one.
+/// The part of it that belongs to the pool for code with explicit checks, whose guests are short and so touch little. Both
+/// pools have as many slots, so together they keep as much as one.
 const KEEP_RESIDENT_EXPLICIT: usize = 256 << 10;
 
 /// Maximum number of core instances of a component.
