@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use node_api::world::{SERVICE_WORLD, World};
 use node_shim_core::egress::AllowList;
 use node_shim_core::instance_reuse::{ReuseGuard, ReusePolicy};
 use node_shim_core::table::{FunctionKey, Limits, RevisionName};
@@ -80,21 +79,13 @@ impl Revision {
     /// # Errors
     /// Returns an error when the component cannot run within its limits.
     pub fn new(
-        mut spec: RevisionSpec,
+        spec: RevisionSpec,
         code: impl Into<Arc<CompiledComponent>>,
         counters: &CounterTable,
     ) -> Result<Arc<Self>, RevisionError> {
         let (code, limit) = (code.into(), spec.limits.memory);
         if let Some(needs) = code.initial_memory.filter(|needs| *needs > limit) {
             return Err(RevisionError::Memory { needs, limit });
-        }
-        if code.world == World::Service && spec.reuse.is_enabled() {
-            tracing::warn!(
-                function = %spec.function,
-                revision = %spec.name,
-                "the component is of the world {SERVICE_WORLD}, whose instances are not reused; every request gets a fresh one"
-            );
-            spec.reuse = ReusePolicy::default();
         }
         let counters = counters.revision(&spec.function, &spec.name);
         let permits = ConcurrencyLimit::new(spec.limits.concurrency, counters.clone());

@@ -14,6 +14,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme as ProxyScheme;
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
+use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::call::{GuestHead, RequestContext};
@@ -39,12 +40,18 @@ pub(crate) struct InstanceParts {
 
 /// An instance between its creation and its end.
 pub(crate) struct ReusableInstance {
+    // dropped first, so that the end is counted before the slot is free
+    end: InstanceEnd,
     // dropped before the code that it runs
     store: Store<GuestState>,
-    /// `None` until the first request creates the instance.
+    /// `None` until the first request creates the instance, and for a guest of the world `wasi:http/service`.
     proxy: Option<Proxy>,
+    /// `None` until the first request creates the instance, and for a guest of the world `wasi:http/proxy`.
+    service: Option<Service>,
     /// Response of a guest of the world `wasi:http/service`.
     response: Option<ResponseProgress>,
+    /// Whether such a guest has left something of its call, or accepts no other one.
+    has_leftovers: bool,
     code: CodeInUse,
     revision: Arc<Revision>,
     /// Number of requests, the current one included.
@@ -53,7 +60,6 @@ pub(crate) struct ReusableInstance {
     first_memory: u64,
     /// Control of the latest request.
     control: Arc<GuestControl>,
-    end: InstanceEnd,
     _count: InstanceCount,
 }
 
@@ -84,7 +90,9 @@ impl ReusableInstance {
         let mut instance = Self {
             store,
             proxy: None,
+            service: None,
             response: None,
+            has_leftovers: false,
             code,
             revision: revision.clone(),
             requests: 1,
@@ -148,8 +156,18 @@ impl ReusableInstance {
                     control,
                     progress,
                 };
+                let (service, has_leftovers) = (&mut self.service, &mut self.has_leftovers);
                 // on the heap, so that its size does not make the future of the other world larger
-                return Box::pin(service::serve(store, pre, request, scheme, answer)).await;
+                return Box::pin(async move {
+                    let service = match service {
+                        Some(service) => service,
+                        service => service.insert(pre.instantiate_async(&mut *store).await?),
+                    };
+                    let served = service::serve(store, service, request, scheme, answer);
+                    *has_leftovers = !served.await?;
+                    Ok(())
+                })
+                .await;
             }
         };
         let state = store.data_mut();
@@ -215,7 +233,7 @@ impl ReusableInstance {
     /// Ends the request. Returns why the instance cannot answer another one; `None` when it can.
     pub(super) fn end_request(&mut self, succeeded: bool) -> Option<DropCause> {
         let state = self.store.data_mut();
-        let holds_request = state.holds_request();
+        let holds_request = state.holds_request() || self.has_leftovers;
         state.end_request();
         let memory = state.limiter.used();
         if self.requests == 1 {

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime::component::Accessor;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
+use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{Error, FieldMap, WasiBody, WasiHttpView, p3};
 
 use super::call::GuestHead;
@@ -55,34 +55,41 @@ struct ServiceBody {
 /// Becomes ready when the body of the response needs the guest no longer. The value is whether it was read to its end.
 type Delivery = Shared<oneshot::Receiver<bool>>;
 
-/// Calls the handler in a new instance. Returns when all tasks of the guest have ended and its body was read or dropped.
+/// Calls the handler. Returns when all tasks of the guest have ended and its body was read or dropped. The value is whether
+/// the guest has left nothing of the call that could concern the next one.
 pub(super) async fn serve<B>(
     store: &mut Store<GuestState>,
-    pre: &ServicePre<GuestState>,
+    service: &Service,
     request: Request<B>,
     scheme: Scheme,
     answer: Answer<impl FnOnce(GuestHead) + Send>,
-) -> wasmtime::Result<()>
+) -> wasmtime::Result<bool>
 where
     B: Body<Data = Bytes, Error = Error> + Send + 'static,
 {
-    let service = pre.instantiate_async(&mut *store).await?;
     let request = guest_request(store, request, scheme);
+    let handler = *service.wasi_http_handler().func_handle().func();
     let _end = EndOfGuest(answer.progress.clone());
-    store
-        .run_concurrent(async |guest| {
-            let delivery = answer.respond(guest, &service, request).await?;
-            let tasks = future::poll_fn(|cx| guest.poll_no_interesting_tasks(cx));
-            match delivery {
-                Some(delivery) => {
-                    // either result ends the response
-                    let _ = future::join(tasks, delivery).await;
-                }
-                None => tasks.await,
+    let served = store.run_concurrent(async |guest| {
+        let delivery = answer.respond(guest, service, request).await?;
+        let tasks = future::poll_fn(|cx| guest.poll_no_interesting_tasks(cx));
+        match delivery {
+            Some(delivery) => {
+                // either result ends the response
+                let _ = future::join(tasks, delivery).await;
             }
-            wasmtime::Result::Ok(())
-        })
-        .await?
+            None => tasks.await,
+        }
+        // a guest that has raised its backpressure would let the next call wait
+        let accepts_calls =
+            |cx: &mut Context<'_>| guest.poll_ready_for_concurrent_call(handler, cx).is_ready();
+        let accepts_calls = future::poll_fn(|cx| Poll::Ready(accepts_calls(cx))).await;
+        Ok::<_, wasmtime::Error>(accepts_calls)
+    });
+    let accepts_calls = served.await??;
+    // Calls to the host that the guest has not waited for, streams, futures and sets of them. While there are any, work may
+    // be left in the event loop. wasmtime has no other function that finds them, although it has this one for tests.
+    Ok(accepts_calls && store.concurrent_state_table_size() == 0)
 }
 
 /// Where the response of a guest goes.

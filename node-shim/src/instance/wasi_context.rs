@@ -14,7 +14,7 @@ use wasmtime_wasi_http::p2::types::{
     HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest,
     HostOutgoingResponse, HostResponseOutparam,
 };
-use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p3};
 
 use super::clocks::{CoarseMonotonic, CoarseWall};
 use super::host_memory::BODY;
@@ -156,6 +156,8 @@ impl GuestState {
                 || entry.is::<HostOutgoingRequest>()
                 || entry.is::<HostFutureIncomingResponse>()
                 || entry.is::<HostIncomingResponse>()
+                || entry.is::<p3::Request>()
+                || entry.is::<p3::Response>()
                 || entry.is::<FieldMap>()
         })
     }

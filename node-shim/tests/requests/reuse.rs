@@ -43,11 +43,11 @@ fn counting_with(items: &str, act: &str) -> Vec<u8> {
 }
 
 /// Runs `act` from the second request of an instance on.
-fn second(act: &str) -> String {
+pub(crate) fn second(act: &str) -> String {
     format!("(if (i32.gt_u (global.get $count) (i32.const 49)) (then {act}))")
 }
 
-fn setup(max_requests: u32) -> Setup {
+pub(crate) fn setup(max_requests: u32) -> Setup {
     Setup {
         reuse: ReusePolicy {
             max_requests,
@@ -58,12 +58,12 @@ fn setup(max_requests: u32) -> Setup {
 }
 
 /// Sends a request and waits until its instance is idle.
-fn answered(node: &Node, expected: &str) {
+pub(crate) fn answered(node: &Node, expected: &str) {
     assert_eq!(get(node.address(), "/").text(), expected);
     node.has_idle(1);
 }
 
-fn post(node: &Node) -> Reply {
+pub(crate) fn post(node: &Node) -> Reply {
     let request = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody";
     once(node.address(), request)
 }
@@ -117,7 +117,7 @@ const BODY_DROPS: &str = r#"
 
 /// Sends requests of which all run at the same time, to a guest that reads their bodies. Returns the responses in order, when
 /// all instances are idle.
-fn at_once(node: &Node, host: &str, number: usize) -> Vec<String> {
+pub(crate) fn at_once(node: &Node, host: &str, number: usize) -> Vec<String> {
     let mut clients: Vec<_> = (0..number)
         .map(|_| {
             let mut wire = Wire::connect(node.address());

@@ -239,10 +239,15 @@ fn an_instance_answers_requests_on_any_thread() {
     let mut setup = Setup::default();
     setup.reuse.max_requests = 100;
     setup.reuse.idle_timeout = PATIENCE;
-    let node = setup.start(&crate::reuse::counting(""));
-    for count in 1..=6 {
-        assert_eq!(get(node.address(), "/").text(), count.to_string());
-        node.has_idle(1);
-        eventually("it is closed", || node.plane.open_connections() == 0);
+    for guest in [
+        crate::reuse::counting(""),
+        crate::services::reuse::counting(""),
+    ] {
+        let node = setup.clone().start(&guest);
+        for count in 1..=6 {
+            assert_eq!(get(node.address(), "/").text(), count.to_string());
+            node.has_idle(1);
+            eventually("it is closed", || node.plane.open_connections() == 0);
+        }
     }
 }

@@ -32,7 +32,7 @@ pub struct UsedInstance {
     pub first_memory: u64,
     /// Memory now, in bytes.
     pub memory: u64,
-    /// Whether the guest still holds resources of its request, such as a body.
+    /// Whether the guest still holds resources of its request, such as a body, or turns away further calls.
     pub holds_request: bool,
 }
 
@@ -58,7 +58,7 @@ pub enum DropCause {
     Failed,
     /// It holds more than twice the memory that it held after its first request.
     Memory,
-    /// The guest still holds resources of its request.
+    /// The guest still holds resources of its request, or turns away further calls.
     Resources,
     /// It was idle for too long.
     Idle,

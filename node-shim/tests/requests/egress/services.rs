@@ -4,11 +4,12 @@ use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
 
+use super::hops::field;
 use super::origin::{PUBLIC, TestNetwork, origin};
 use super::{HELLO, PATIENCE, answering, counted, messages, setup};
 use crate::support::node::eventually;
 use crate::support::service::service;
-use crate::support::wire::{Wire, get};
+use crate::support::wire::{Wire, get, once};
 
 /// Returns a guest that sends the body of its request to a server and passes the response on. An error code becomes status
 /// 200 + code.
@@ -147,4 +148,80 @@ fn both_bodies_of_a_service_are_streamed() {
     while wire.line().unwrap() != "beta" {}
     node.outcomes(1);
     node.is_quiet();
+}
+
+/// Sends `GET /` to `api.example` and keeps nothing of its requests and responses, unless `drop` is empty.
+fn asking(drop: &str) -> Vec<u8> {
+    let items = format!(
+        r#"
+        (import "wasi:http/types@0.3.0" "[resource-drop]request" (func $request-drop (param i32)))
+        (import "wasi:http/types@0.3.0" "[resource-drop]response" (func $response-drop (param i32)))
+        (import "wasi:http/types@0.3.0" "[static]request.new" (func $request-new (param i32 i32 i32 i32 i32 i32 i32)))
+        (import "wasi:http/types@0.3.0" "[future-new-1][static]request.new" (func $request-trailers-new (result i64)))
+        (import "wasi:http/types@0.3.0" "[async-lower][future-write-1][static]request.new" (func $request-trailers-write-start (param i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[future-drop-writable-1][static]request.new" (func $request-trailers-drop (param i32)))
+        (import "wasi:http/types@0.3.0" "[future-drop-readable-2][static]request.new" (func $uploaded-drop (param i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-scheme" (func $set-scheme (param i32 i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-authority" (func $set-authority (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.3.0" "[method]request.set-path-with-query" (func $set-path (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/client@0.3.0" "send" (func $send (param i32 i32)))
+        (global $count (mut i32) (i32.const 199))
+        (data (i32.const 4096) "api.example/")
+        (func $ask
+          (local $trailers i64) (local $i i32) (local $end i32) (local $written i32)
+          (local.set $trailers (call $request-trailers-new))
+          (call $request-new (call $fields) (i32.const 0) (i32.const 0) (i32.wrap_i64 (local.get $trailers))
+            (i32.const 0) (i32.const 0) (i32.const 16))
+          (call $uploaded-drop (i32.load (i32.const 20)))
+          (local.set $i (i32.load (i32.const 16)))
+          (drop (call $set-scheme (local.get $i) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
+          (drop (call $set-authority (local.get $i) (i32.const 1) (i32.const 4096) (i32.const 11)))
+          (drop (call $set-path (local.get $i) (i32.const 1) (i32.const 4107) (i32.const 1)))
+          ;; the body ends when the host reads this
+          (local.set $end (i32.wrap_i64 (i64.shr_u (local.get $trailers) (i64.const 32))))
+          (local.set $written (call $request-trailers-write-start (local.get $end) (i32.const 2048)))
+          (call $send (local.get $i) (i32.const 64))
+          (if (i32.load8_u (i32.const 64)) (then unreachable))
+          {drop}
+          (drop (call $await (local.get $end) (local.get $written)))
+          (call $request-trailers-drop (local.get $end)))"#
+    );
+    let body = "
+        (global.set $count (i32.add (global.get $count) (i32.const 1)))
+        (call $request-drop (local.get $req))
+        (call $ask)
+        (call $answer (global.get $count) (i32.const 0) (i32.const 0))";
+    service(&items, body)
+}
+
+const DROP_RESPONSE: &str = "(call $response-drop (i32.load (i32.const 72)))";
+
+/// The outbound requests of a used instance belong to the request that it answers.
+#[test]
+fn a_used_instance_of_a_service_sends_requests_for_its_own_request() {
+    let (address, heads) = answering(HELLO);
+    let network = TestNetwork::to(address);
+    let mut setup = setup(&network, &["http://api.example"]);
+    setup.options.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    setup.reuse.max_requests = 9;
+    setup.reuse.idle_timeout = PATIENCE;
+    let keeping = setup.clone().start(&asking(""));
+    assert_eq!(get(keeping.address(), "/").status, 200);
+    keeping.has_idle(0);
+    assert_eq!(keeping.drops(), ["resources 1"], "the response is kept");
+    heads.recv_timeout(PATIENCE).unwrap();
+
+    let node = setup.start(&asking(DROP_RESPONSE));
+    for (trace, status) in [("a", 200), ("b", 201), ("c", 202)] {
+        let trace = trace.repeat(32);
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: h\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\n\r\n"
+        );
+        assert_eq!(once(node.address(), &request).status, status);
+        node.has_idle(1);
+        let head = heads.recv_timeout(PATIENCE).unwrap();
+        let parent = field(&head, "traceparent").unwrap();
+        assert!(parent.contains(&trace), "{parent}");
+    }
+    assert_eq!(counted(&node), ["requests_total outcome=response 3"]);
 }

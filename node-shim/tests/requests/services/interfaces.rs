@@ -1,9 +1,6 @@
 //! What components of WASI 0.3 may call: the log, configuration, stores, and what the host keeps for them.
 
-use node_shim_core::instance_reuse::ReusePolicy;
-use node_shim_core::table::Limits;
-
-use super::{ANSWER, HELLO};
+use super::ANSWER;
 use crate::support::node::{Node, Setup, eventually};
 use crate::support::service::service;
 use crate::support::wire::get;
@@ -109,26 +106,4 @@ fn hg_29_what_the_host_keeps_for_a_service_counts_as_its_memory() {
         assert_eq!(node.failures(), ["memory 1"]);
         node.is_quiet();
     }
-}
-
-/// Instances are not reused, whatever the revision says.
-#[test]
-fn every_request_gets_a_fresh_instance() {
-    let body = "
-        (global.set $count (i32.add (global.get $count) (i32.const 1)))
-        (call $answer (i32.add (i32.const 199) (global.get $count)) (i32.const 4096) (i32.const 6))";
-    let items = format!("{HELLO} (global $count (mut i32) (i32.const 0))");
-    let setup = Setup {
-        reuse: ReusePolicy {
-            max_requests: 100,
-            ..ReusePolicy::default()
-        },
-        ..Setup::limits(|l: &mut Limits| l.concurrency = 1)
-    };
-    let node = setup.start(&service(&items, body));
-    for _ in 0..3 {
-        assert_eq!(get(node.address(), "/").status, 200);
-    }
-    assert_eq!(node.plane.idle_instances(), 0);
-    node.is_quiet();
 }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod interfaces;
+pub(crate) mod reuse;
 
 use std::io::Write;
 use std::time::Duration;
