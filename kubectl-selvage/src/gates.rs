@@ -5,8 +5,8 @@ use crds::rollout::WaitingFor;
 
 use crate::action::Action;
 
-/// Label before the gates in a message of the operator.
-const LABEL: &str = "Waiting for approval (";
+/// Label before the gates in a message of the operator. The word before it begins with a capital letter only where a sentence does.
+const LABEL: &str = "aiting for approval (";
 
 /// Returns the gates whose approval the rollout waits for, such as `manager/step-0`. The status has them in its message
 /// only. Empty if no approval is awaited, or if the message does not name them.
@@ -59,6 +59,11 @@ mod tests {
     fn gates_are_those_of_the_message_while_an_approval_is_awaited() {
         assert_eq!(awaited(&function("approval")), ["manager/step-0"]);
         assert!(awaited(&function("stepping")).is_empty());
+        let mut first = function("approval");
+        if let Some(status) = &mut first.status {
+            status.message = Some("at 1 %: waiting for approval (a/step-0, b).".to_owned());
+        }
+        assert_eq!(awaited(&first), ["a/step-0", "b"]);
         let mut other = function("approval");
         if let Some(status) = &mut other.status {
             status.message = Some("another sentence".to_owned());
