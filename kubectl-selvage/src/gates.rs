@@ -1,7 +1,7 @@
 //! Gates that a rollout waits for, and commands in messages of the operator.
 
 use crds::EdgeFunction;
-use crds::rollout::WaitingFor;
+use crds::rollout::RolloutStatus;
 
 use crate::action::Action;
 
@@ -32,7 +32,7 @@ pub(crate) fn awaited(function: &EdgeFunction) -> Vec<String> {
 pub(crate) fn is_awaited(function: &EdgeFunction) -> bool {
     let status = function.status.as_ref();
     let rollout = status.and_then(|status| status.rollout.as_ref());
-    rollout.is_some_and(|rollout| rollout.waiting_for.contains(&WaitingFor::Approval))
+    rollout.is_some_and(RolloutStatus::awaits_approval)
 }
 
 /// Splits a message into its sentences and the action whose command stands at its end.

@@ -5,6 +5,7 @@ mod route;
 mod runtime;
 mod source;
 mod status;
+mod summary;
 
 pub use caller::Caller;
 pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route, RouteTls};
