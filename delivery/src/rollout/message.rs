@@ -56,17 +56,16 @@ fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<Str
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
-    let suspended = if function.suspend {
-        " Suspended: every request gets 503."
-    } else {
-        ""
+    let stable = state.stable.as_ref().map(|s| &s.revision.name);
+    let state = match stable {
+        Some(name) if function.suspend => format!("{name} is stable."),
+        Some(name) => format!("{name} is stable and serves all requests."),
+        None => "nothing is served yet.".into(),
     };
-    match &state.stable {
-        Some(s) => format!(
-            "{} is stable and serves all requests.{suspended}",
-            s.revision.name
-        ),
-        None => format!("nothing is served yet.{suspended}"),
+    if function.suspend {
+        format!("{state} The function is suspended: every request gets 503.")
+    } else {
+        state
     }
 }
 
