@@ -2,7 +2,7 @@
 
 /// Types of conditions.
 pub mod types {
-    /// The desired revision is accepted and served, and no rollout runs (kstatus).
+    /// The desired revision is accepted, it is served or the function is suspended, and no rollout runs (kstatus).
     pub const READY: &str = "Ready";
     /// The operator or the nodes still work towards the spec (kstatus).
     pub const RECONCILING: &str = "Reconciling";

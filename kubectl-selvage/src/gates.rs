@@ -1,12 +1,12 @@
 //! Gates that a rollout waits for, and commands in messages of the operator.
 
 use crds::EdgeFunction;
-use crds::rollout::WaitingFor;
+use crds::rollout::RolloutStatus;
 
 use crate::action::Action;
 
-/// Label before the gates in a message of the operator.
-const LABEL: &str = "Waiting for approval (";
+/// Label before the gates in a message of the operator. The word before it begins with a capital letter only where a sentence does.
+const LABEL: &str = "aiting for approval (";
 
 /// Returns the gates whose approval the rollout waits for, such as `manager/step-0`. The status has them in its message
 /// only. Empty if no approval is awaited, or if the message does not name them.
@@ -32,7 +32,7 @@ pub(crate) fn awaited(function: &EdgeFunction) -> Vec<String> {
 pub(crate) fn is_awaited(function: &EdgeFunction) -> bool {
     let status = function.status.as_ref();
     let rollout = status.and_then(|status| status.rollout.as_ref());
-    rollout.is_some_and(|rollout| rollout.waiting_for.contains(&WaitingFor::Approval))
+    rollout.is_some_and(RolloutStatus::awaits_approval)
 }
 
 /// Splits a message into its sentences and the action whose command stands at its end.
@@ -59,6 +59,11 @@ mod tests {
     fn gates_are_those_of_the_message_while_an_approval_is_awaited() {
         assert_eq!(awaited(&function("approval")), ["manager/step-0"]);
         assert!(awaited(&function("stepping")).is_empty());
+        let mut first = function("approval");
+        if let Some(status) = &mut first.status {
+            status.message = Some("at 1 %: waiting for approval (a/step-0, b).".to_owned());
+        }
+        assert_eq!(awaited(&first), ["a/step-0", "b"]);
         let mut other = function("approval");
         if let Some(status) = &mut other.status {
             status.message = Some("another sentence".to_owned());

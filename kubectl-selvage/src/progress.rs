@@ -36,10 +36,14 @@ pub(crate) fn outcome(function: &EdgeFunction) -> Outcome {
                     || condition.observed_generation == generation)
         })
     };
-    if is_true(types::READY).is_some() {
+    if let Some(ready) = is_true(types::READY) {
         let stable = status.stable.as_ref();
         let stable = stable.map_or("the desired revision", |it| it.revision.as_str());
-        return Outcome::Live(format!("Ready: {stable} is stable"));
+        let suspended = match ready.reason.as_str() {
+            "Suspended" => ", and the function is suspended",
+            _ => "",
+        };
+        return Outcome::Live(format!("Ready: {stable} is stable{suspended}"));
     }
     match is_true(types::STALLED) {
         Some(stalled) => {
@@ -182,6 +186,18 @@ fn obstacles(from: &RolloutStatus, to: &RolloutStatus) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::fixtures::{STATES, function};
+
+    #[test]
+    fn a_wait_for_a_suspended_function_ends() {
+        let mut suspended = function("ready");
+        let conditions = &mut suspended.status.as_mut().unwrap().conditions;
+        let mut ready = conditions
+            .iter_mut()
+            .filter(|one| one.type_ == types::READY);
+        ready.next().unwrap().reason = "Suspended".to_owned();
+        let text = "Ready: checkout-51ab90c3de is stable, and the function is suspended";
+        assert_eq!(outcome(&suspended), Outcome::Live(text.to_owned()));
+    }
 
     #[test]
     fn a_wait_ends_when_the_newest_spec_is_live_or_stalled() {

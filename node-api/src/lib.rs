@@ -18,6 +18,7 @@
 
 pub mod ca_certificates;
 pub mod certificate;
+pub mod component;
 mod convert;
 pub mod world;
 

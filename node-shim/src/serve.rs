@@ -236,6 +236,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
     )?;
     plane.publish(Arc::new(RoutingTable::new(1, vec![catch_all(revision)])));
     plane.set_ready(true);
+    plane.open()?;
     Ok(plane)
 }
 

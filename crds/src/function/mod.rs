@@ -5,6 +5,7 @@ mod route;
 mod runtime;
 mod source;
 mod status;
+mod summary;
 
 pub use caller::Caller;
 pub use route::{HeaderMatch, HeaderMatchType, PathMatch, PathMatchType, Rewrite, Route, RouteTls};
@@ -51,7 +52,7 @@ use crate::rollout::FunctionRollout;
     ),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63")
         .message("the name of an EdgeFunction becomes a label: at most 63 lower case letters, digits and '-', first and last a letter or digit, no dots"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "True when the desired revision is served and no rollout runs."),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "True when the desired revision is served, or the function is suspended, and no rollout runs."),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "One-word summary of the state."),
     printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.revision", description = "Revision that last passed its rollout."),
     printcolumn(name = "Candidate", type_ = "string", json_path = ".status.candidate.revision", description = "Revision that is being rolled out."),

@@ -62,7 +62,7 @@ pub fn phase(function: &Function, state: &RolloutState) -> Phase {
 /// Types of the conditions that follow from a rollout. The operator sets `Accepted`, `Resolved` and `Compatible` elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionType {
-    /// The nodes serve the desired revision and no rollout runs.
+    /// The nodes serve the desired revision, or the function is suspended, and no rollout runs.
     Ready,
     /// The operator or the nodes still work towards the spec.
     Reconciling,
@@ -276,7 +276,8 @@ fn ready<'t>(
     let n = &state.nodes;
     match &state.stable {
         None => (false, "Pending"),
-        Some(_) if function.suspend => (false, "Suspended"),
+        // every node answers as the spec asks for, and nothing else is going to happen
+        Some(_) if function.suspend => (true, "Suspended"),
         Some(_) if n.live == 0 => (false, "NoNodes"),
         Some(_) => match &function.policy {
             Some(policy) if !policy.nodes.min_loaded.reached(n.loaded, n.live) => {

@@ -87,12 +87,17 @@ pub(super) fn sentences(parts: Vec<String>) -> String {
             text.push_str(&part);
             continue;
         }
-        let mut rest = part.chars();
         text.push(' ');
-        text.extend(rest.next().map(|first| first.to_ascii_uppercase()));
-        text.push_str(rest.as_str());
+        text.push_str(&capitalized(&part));
     }
     text
+}
+
+/// Returns a text with a capital letter at its beginning.
+pub(super) fn capitalized(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(rest).collect()
 }
 
 /// Predicate for the events of a metric, such as `failed` in `11 of 11 failed`.

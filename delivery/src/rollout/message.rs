@@ -56,17 +56,16 @@ fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<Str
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
-    let suspended = if function.suspend {
-        " Suspended: every request gets 503."
-    } else {
-        ""
+    let stable = state.stable.as_ref().map(|s| &s.revision.name);
+    let state = match stable {
+        Some(name) if function.suspend => format!("{name} is stable."),
+        Some(name) => format!("{name} is stable and serves all requests."),
+        None => "nothing is served yet.".into(),
     };
-    match &state.stable {
-        Some(s) => format!(
-            "{} is stable and serves all requests.{suspended}",
-            s.revision.name
-        ),
-        None => format!("nothing is served yet.{suspended}"),
+    if function.suspend {
+        format!("{state} The function is suspended: every request gets 503.")
+    } else {
+        state
     }
 }
 
@@ -119,14 +118,17 @@ fn progress(state: &RolloutState, r: &Rollout) -> Option<String> {
                 "at"
             };
             let figures = state.evidence_summary.as_ref().map(observed);
-            let wait = (!explained).then(|| waiting(state, r));
-            let parts: Vec<String> = figures.into_iter().chain(wait).collect();
+            let waits = (!explained).then(|| waiting(state, r));
+            let parts: Vec<String> = figures
+                .into_iter()
+                .chain(waits.into_iter().flatten())
+                .collect();
             if parts.is_empty() {
                 return None;
             }
-            format!("{bake} {}: {}", r.weight, parts.join(" "))
+            format!("{bake} {}: {}", r.weight, format::sentences(parts))
         }
-        _ => waiting(state, r),
+        _ => format::capitalized(&format::sentences(waiting(state, r))),
     })
 }
 
@@ -163,8 +165,9 @@ fn observed(f: &EvidenceSummary) -> String {
     }
 }
 
-/// What the next rise of the weight still waits for.
-fn waiting(state: &RolloutState, r: &Rollout) -> String {
+/// Returns what the next rise of the weight still waits for. The sentences begin with a small letter, because the first one may
+/// follow a colon.
+fn waiting(state: &RolloutState, r: &Rollout) -> Vec<String> {
     let next = if state.state == State::Baking {
         "the end of the bake"
     } else {
@@ -174,30 +177,29 @@ fn waiting(state: &RolloutState, r: &Rollout) -> String {
         let gates = unapproved(state).join(", ");
         let since = r.flags.approval_requested_at.map(format::moment);
         let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
-        return format!("Waiting for approval ({gates}){since}.");
+        return vec![format!("waiting for approval ({gates}){since}.")];
     }
     let missing = r.flags.unmeasured.as_ref();
     let missing = missing.filter(|_| state.state.is_exposed());
     // without samples none of these can change, so naming them would only hide the reason
     let is_known = |w: &WaitingFor| missing.is_none() || !w.needs_samples();
     let waits = r.flags.waiting_for.iter().copied().filter(is_known);
-    let parts: Vec<String> = missing
+    let mut parts: Vec<String> = missing
         .map(unmeasured)
         .into_iter()
         .chain(waits.filter_map(|w| wait(w, state, r, next)))
         .collect();
     if parts.is_empty() {
-        format!("Ready for {next}.")
-    } else {
-        parts.join(" ")
+        parts.push(format!("ready for {next}."));
     }
+    parts
 }
 
 /// `Prometheus has not answered since 2026-11-22T02:10:31Z (no answer within 5 s).`
 fn unmeasured(missing: &Unmeasured) -> String {
     let what = match missing.kind {
         UnmeasuredKind::NoAnswer => "Prometheus has not answered",
-        UnmeasuredKind::NothingUsable => "There have been no usable samples",
+        UnmeasuredKind::NothingUsable => "there have been no usable samples",
     };
     let since = format::moment(missing.since);
     format!("{what} since {since} ({}).", missing.message)
@@ -205,10 +207,10 @@ fn unmeasured(missing: &Unmeasured) -> String {
 
 fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Option<String> {
     Some(match what {
-        WaitingFor::Spec => "The weight does not rise until the desired revision is known.".into(),
-        WaitingFor::Nodes => format!("Waiting: {}.", nodes_behind(state)),
+        WaitingFor::Spec => "the weight does not rise until the desired revision is known.".into(),
+        WaitingFor::Nodes => format!("waiting: {}.", nodes_behind(state)),
         WaitingFor::Slot => {
-            "Waiting for a slot: as many rollouts carry traffic as `operator.maxRollouts` allows."
+            "waiting for a slot: as many rollouts carry traffic as `operator.maxRollouts` allows."
                 .into()
         }
         WaitingFor::Approval => return None,
@@ -226,12 +228,12 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
             };
             // the message stays in the status for a checkpoint interval, so a number of remaining seconds would soon be wrong
             if r.active >= least {
-                format!("Two evaluations are needed before {next}.")
+                format!("two evaluations are needed before {next}.")
             } else if r.active < CHECKPOINT {
-                format!("The {what} lasts at least {}.", format::span(least))
+                format!("the {what} lasts at least {}.", format::span(least))
             } else {
                 format!(
-                    "The {what} lasts at least {}; {} have passed.",
+                    "the {what} lasts at least {}; {} have passed.",
                     format::span(least),
                     format::span(r.active)
                 )
@@ -245,20 +247,20 @@ fn wait(what: WaitingFor, state: &RolloutState, r: &Rollout, next: &str) -> Opti
             )
         }
         WaitingFor::Traffic => {
-            "The candidate gets no requests; `advance: Time` would continue without them.".into()
+            "the candidate gets no requests; `advance: Time` would continue without them.".into()
         }
         WaitingFor::Evidence => evidence(state, next)?,
         WaitingFor::Coverage => {
             let stale = state.evidence_summary.as_ref();
             match stale.and_then(|summary| summary.stale.as_deref()) {
-                Some(node) => format!("Waiting for fresh samples from {node}."),
-                None => "Waiting for fresh samples from the nodes with most requests.".into(),
+                Some(node) => format!("waiting for fresh samples from {node}."),
+                None => "waiting for fresh samples from the nodes with most requests.".into(),
             }
         }
     })
 }
 
-/// `About 150 more requests to the next step, 62 % of the way.`
+/// `about 150 more requests to the next step, 62 % of the way.`
 fn evidence(state: &RolloutState, next: &str) -> Option<String> {
     let pass = &state.evidence_summary.as_ref()?.pass;
     #[allow(
@@ -268,8 +270,8 @@ fn evidence(state: &RolloutState, next: &str) -> Option<String> {
     )]
     let way = (pass.progress * 100.0).clamp(0.0, 99.0) as u32;
     Some(match pass.need_requests {
-        Some(n) if n > 0 => format!("About {n} more requests to {next}, {way} % of the way."),
-        _ => format!("Evidence is {way} % of the way to {next}."),
+        Some(n) if n > 0 => format!("about {n} more requests to {next}, {way} % of the way."),
+        _ => format!("evidence is {way} % of the way to {next}."),
     })
 }
 

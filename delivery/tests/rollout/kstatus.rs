@@ -110,6 +110,9 @@ fn every_rejection_is_stalled() {
 
 #[test]
 fn every_state_with_a_rollout_is_reconciling_and_only_idle_is_ready() {
+    let mut suspended_first = World::new(policy());
+    suspended_first.function.suspend = true;
+    suspended_first.tick();
     let mut asked = World::stepping(policy());
     let flags = &mut asked.state.rollout.as_mut().unwrap().flags;
     flags.waiting_for = vec![WaitingFor::Approval];
@@ -132,6 +135,7 @@ fn every_state_with_a_rollout_is_reconciling_and_only_idle_is_ready() {
     suspended.function.suspend = true;
     let table = [
         (World::new(policy()), Reconciling, "Pending"),
+        (suspended_first, Reconciling, "Suspended"),
         (loading, Reconciling, "Loading"),
         (World::queued(policy()), Reconciling, "Queued"),
         (asked, Reconciling, "AwaitingApproval"),
@@ -141,7 +145,7 @@ fn every_state_with_a_rollout_is_reconciling_and_only_idle_is_ready() {
         (World::resting(policy()), Ready, "Idle"),
         (alone, Reconciling, "NoNodes"),
         (behind, Reconciling, "NodesNotReady"),
-        (suspended, Reconciling, "Suspended"),
+        (suspended, Ready, "Suspended"),
     ];
     for (world, scenario, reason) in table {
         assert_eq!(summary(&world, None), (scenario, reason.into()));

@@ -7,7 +7,7 @@ use delivery::rollout::*;
 use proptest::prelude::{ProptestConfig, any, proptest};
 
 use crate::ops::*;
-use crate::sentences::word_in_lower_case;
+use crate::sentences::{word_in_lower_case, word_with_a_capital};
 use crate::world::*;
 
 /// The traffic split that was sent with each fencing token.
@@ -337,6 +337,7 @@ fn check(w: &World, before: &RolloutState, input: &DecisionInput, decision: &Dec
     let text = message(w.now, &w.function, after);
     assert!(!text.is_empty() && !text.contains("  "), "{text:?}");
     assert_eq!(word_in_lower_case(&text), None, "{text:?}");
+    assert_eq!(word_with_a_capital(&text), None, "{text:?}");
     let all = conditions(&w.function, after, None, &text);
     let status = |kind| all.iter().find(|c| c.kind == kind).map(|c| c.status);
     let trio = [

@@ -298,7 +298,7 @@ async fn approval(world: &World, argo: &ArgoCd) -> Result<()> {
     let all = shown.take();
     ensure!(
         all.iter()
-            .any(|one| one.contains("Waiting for approval (manager")),
+            .any(|one| one.contains("aiting for approval (manager")),
         "{all:#?}"
     );
     argo.act("production", "approve").await?;

@@ -9,45 +9,10 @@ use crds::rollout::{ActionResult, PlanKind, RolloutStatus, State};
 use crds::{ACTION_PREFIX, EdgeFunction};
 use jiff::Timestamp;
 
+pub(crate) use delivery::function::Action;
+
 use crate::gates;
 use crate::text::{count, percent, rate, weight};
-
-/// Action that a person can request for a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Promote,
-    PromoteFull,
-    Abort,
-    Approve,
-    Retry,
-    Pause,
-    Resume,
-}
-
-impl Action {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Promote,
-        Self::PromoteFull,
-        Self::Abort,
-        Self::Approve,
-        Self::Retry,
-        Self::Pause,
-        Self::Resume,
-    ];
-
-    /// Key of the annotation after `selvage.dev/`, and name of the command.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Promote => "promote",
-            Self::PromoteFull => "promote-full",
-            Self::Abort => "abort",
-            Self::Approve => "approve",
-            Self::Retry => "retry",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-        }
-    }
-}
 
 /// Annotation to write, and what it does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod replay;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -14,9 +15,17 @@ use crate::action::Action;
 pub(crate) use function::{InvokeArgs, Language, NewArgs, PushArgs};
 pub(crate) use replay::ReplayArgs;
 
+/// Version of the plugin and of the API that it reads.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{}, API {}", env!("CARGO_PKG_VERSION"), crds::API_VERSION));
+
 /// Shows rollouts of edge functions, requests actions, and creates, publishes and calls functions.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-selvage", bin_name = "kubectl selvage")]
+#[command(
+    name = "kubectl-selvage",
+    bin_name = "kubectl selvage",
+    version = VERSION.as_str()
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: Connection,

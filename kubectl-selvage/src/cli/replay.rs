@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use jiff::Timestamp;
 
 use super::{Format, duration};
+use crate::replay::prometheus::Matcher;
 use crate::replay::recording::time;
 
 #[derive(Args, Clone, Debug)]
@@ -31,6 +32,14 @@ pub(crate) struct ReplayArgs {
         requires = "prometheus"
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// Read only series with this label, such as cluster=east; repeatable. Operators: =, !=, =~ and !~
+    #[arg(
+        long = "matcher",
+        value_name = "MATCHER",
+        help_heading = "Requests",
+        requires = "prometheus"
+    )]
+    pub(crate) matchers: Vec<Matcher>,
     /// Write the requests of Prometheus to this file, and play nothing
     #[arg(
         long,

@@ -62,12 +62,7 @@ pub(crate) async fn execute(cli: Cli) -> Result<Code> {
 }
 
 fn version() -> Result<Code> {
-    let text = format!(
-        "kubectl-selvage {}, API {}\n",
-        env!("CARGO_PKG_VERSION"),
-        crds::API_VERSION
-    );
-    screen::write_all(text.as_bytes())?;
+    screen::write_all(Cli::command().render_version().as_bytes())?;
     Ok(Code::Done)
 }
 

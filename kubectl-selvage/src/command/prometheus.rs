@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use delivery::rollout::LatencyMeasure;
 use jiff::Timestamp;
 
-use crate::replay::prometheus::{Answer, Metric, Totals};
+use crate::replay::prometheus::{Answer, Matcher, Metric, Totals};
 use crate::replay::recording::Recording;
 
 /// Time that one query covers, in seconds. The raw scrapes of a day do not fit into one answer.
@@ -21,6 +21,8 @@ pub(super) struct Wanted<'a> {
     pub(super) token_file: Option<&'a Path>,
     /// Namespace and name.
     pub(super) function: (&'a str, &'a str),
+    /// Labels of the series, beside those of the function.
+    pub(super) matchers: &'a [Matcher],
     pub(super) measure: LatencyMeasure,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
@@ -52,7 +54,8 @@ pub(super) async fn read(wanted: &Wanted<'_>) -> Result<Recording> {
         let end = (begin + CHUNK).min(last);
         let seconds = end - begin;
         for metric in Metric::ALL {
-            let query = metric.selector(wanted.function, wanted.measure, seconds);
+            let (function, matchers) = (wanted.function, wanted.matchers);
+            let query = metric.selector(function, matchers, wanted.measure, seconds);
             let mut url = reqwest::Url::parse(&endpoint)?;
             url.query_pairs_mut()
                 .append_pair("query", &query)

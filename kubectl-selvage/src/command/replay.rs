@@ -104,6 +104,7 @@ async fn requests(args: &ReplayArgs, setup: &Setup) -> Result<Recording> {
         url,
         token_file: args.token_file.as_deref(),
         function: (&setup.namespace, &setup.name),
+        matchers: &args.matchers,
         measure: setup.policy.analysis.latency_measure,
         from,
         to: args.to.unwrap_or_else(Timestamp::now),

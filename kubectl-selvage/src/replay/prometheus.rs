@@ -4,6 +4,7 @@
 //! reset, so its new value is the growth. What a process had counted before the first scrape is not part of a recording.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use delivery::rollout::LatencyMeasure;
 use delivery::samples::{Counters, Histogram, Outcome, StatusClass, Tally, whole};
@@ -27,6 +28,7 @@ impl Metric {
     pub(crate) fn selector(
         self,
         (namespace, function): (&str, &str),
+        matchers: &[Matcher],
         measure: LatencyMeasure,
         seconds: i64,
     ) -> String {
@@ -36,11 +38,42 @@ impl Metric {
             (Self::Latency, LatencyMeasure::Head) => "selvage_response_head_seconds_bucket",
             (Self::Latency, LatencyMeasure::Full) => "selvage_request_duration_seconds_bucket",
         };
+        let others: String = matchers.iter().map(|one| format!(",{}", one.0)).collect();
         format!(
-            "{name}{{function_namespace=\"{}\",function=\"{}\",population=\"live\"}}[{seconds}s]",
+            "{name}{{function_namespace=\"{}\",function=\"{}\",population=\"live\"{others}}}[{seconds}s]",
             quoted(namespace),
             quoted(function)
         )
+    }
+}
+
+/// A label matcher of PromQL, or several with commas between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Matcher(String);
+
+impl FromStr for Matcher {
+    type Err = &'static str;
+
+    /// Reads a matcher. The quotes around the value may be missing, because shells remove them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXAMPLE: &str =
+            "write a label, an operator (=, !=, =~ or !~) and a value, such as cluster=east";
+        let (label, rest) = text.split_at(text.find(['=', '!']).ok_or(EXAMPLE)?);
+        let label = label.trim();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if label.is_empty() || !label.chars().all(is_name) {
+            return Err(EXAMPLE);
+        }
+        let mut operators = ["=~", "!=", "!~", "="].into_iter();
+        let operator = operators.find(|operator| rest.starts_with(operator));
+        let operator = operator.ok_or(EXAMPLE)?;
+        let value = rest.get(operator.len()..).unwrap_or_default().trim();
+        let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+        Ok(Self(if is_quoted {
+            format!("{label}{operator}{value}")
+        } else {
+            format!("{label}{operator}\"{}\"", quoted(value))
+        }))
     }
 }
 
@@ -92,6 +125,8 @@ pub(crate) struct Totals {
     /// Scrapes that are not rows yet, by process and time in milliseconds.
     scrapes: BTreeMap<String, BTreeMap<i64, Vec<(Key, u64)>>>,
     processes: BTreeMap<String, Process>,
+    /// Values of the label `cluster`.
+    clusters: BTreeSet<String>,
 }
 
 /// What is known of one process.
@@ -108,7 +143,8 @@ impl Totals {
     /// Takes an answer of one metric.
     ///
     /// # Errors
-    /// The answer is an error of Prometheus, or not an answer with scrapes.
+    /// The answer is an error of Prometheus, or has requests of several clusters. Functions of the same name in two clusters are two
+    /// functions, whose revisions and even addresses of nodes may be the same.
     pub(crate) fn take(&mut self, metric: Metric, answer: Answer) -> Result<(), String> {
         if answer.status != "success" {
             return Err(format!("Prometheus refuses the query: {}", answer.error));
@@ -119,6 +155,7 @@ impl Totals {
             values,
         } in series
         {
+            self.clusters.extend(labels.get("cluster").cloned());
             let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
             let process = ["instance", "pod", "node_name"].map(&label);
             let process = process.into_iter().find(|name| !name.is_empty());
@@ -141,7 +178,14 @@ impl Totals {
                 scrapes.entry(at).or_default().push((key.clone(), total));
             }
         }
-        Ok(())
+        let clusters: Vec<&str> = self.clusters.iter().map(String::as_str).collect();
+        match clusters.as_slice() {
+            [first, _, ..] => Err(format!(
+                "Prometheus has requests of the clusters {}: choose one, for example with --matcher cluster={first}",
+                clusters.join(", ")
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the rows of everything that was taken since the last call.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::play::{Outcome, Play, Setup, first_start, play};
-use super::prometheus::{Metric, Totals};
+use super::prometheus::{Matcher, Metric, Totals};
 use super::recording::{Recording, write};
 use super::repeat::repeat;
 use super::settings::Manifest;
@@ -384,10 +384,65 @@ fn an_error_of_prometheus_is_its_text() {
         .take(Metric::Requests, answer)
         .unwrap_err();
     assert_eq!(error, "Prometheus refuses the query: too many samples");
-    let query = Metric::Requests.selector(("a\"b", "c"), LatencyMeasure::Head, 60);
+    let query = Metric::Requests.selector(("a\"b", "c"), &[], LatencyMeasure::Head, 60);
     assert_eq!(
         query,
         "selvage_requests_total{function_namespace=\"a\\\"b\",function=\"c\",population=\"live\"}[60s]"
+    );
+}
+
+#[test]
+fn matchers_select_series_and_need_no_quotes() {
+    let matcher = |text: &str| text.parse::<Matcher>();
+    let selector = |texts: &[&str]| {
+        let matchers: Vec<Matcher> = texts.iter().map(|text| matcher(text).unwrap()).collect();
+        let query = Metric::Saturated.selector(("n", "f"), &matchers, LatencyMeasure::Head, 60);
+        let (_, others) = query.split_once("population=\"live\"").unwrap();
+        others.to_owned()
+    };
+    for (text, expected) in [
+        ("cluster=east", r#",cluster="east"}[60s]"#),
+        (r#"cluster="east""#, r#",cluster="east"}[60s]"#),
+        ("cluster != east", r#",cluster!="east"}[60s]"#),
+        ("pod=~a|b=c", r#",pod=~"a|b=c"}[60s]"#),
+        ("pod!~a.+", r#",pod!~"a.+"}[60s]"#),
+        (r#"a=b"}c\d"#, r#",a="b\"}c\\d"}[60s]"#),
+        ("a=", r#",a=""}[60s]"#),
+        // as in the chart value prometheus.selector
+        (r#"a="b",c=~"d.+""#, r#",a="b",c=~"d.+"}[60s]"#),
+    ] {
+        assert_eq!(selector(&[text]), expected);
+    }
+    assert_eq!(selector(&["a=b", "c=d"]), r#",a="b",c="d"}[60s]"#);
+    for text in ["", "east", "=east", "clus ter=east", "cluster!east"] {
+        assert!(
+            matcher(text).unwrap_err().contains("cluster=east"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn requests_of_several_clusters_are_not_mixed() {
+    let mut totals = Totals::default();
+    let of = |cluster: &str| {
+        series(
+            &json!({ "cluster": cluster, "outcome": "ok", "code": "2xx" }),
+            &["1", "2"],
+        )
+    };
+    totals
+        .take(Metric::Requests, matrix(&[of("west")]))
+        .unwrap();
+    totals
+        .take(Metric::Saturated, matrix(&[of("west")]))
+        .unwrap();
+    let error = totals
+        .take(Metric::Requests, matrix(&[of("east")]))
+        .unwrap_err();
+    assert_eq!(
+        error,
+        "Prometheus has requests of the clusters east, west: choose one, for example with --matcher cluster=east"
     );
 }
 

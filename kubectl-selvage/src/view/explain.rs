@@ -3,7 +3,7 @@
 use crds::function::{HistoryEntry, Outcome};
 use crds::rollout::{Evidence, RolloutStatus, State, WaitingFor};
 
-use super::{Snapshot, Style, evidence, is_running};
+use super::{Snapshot, Style, evidence};
 use crate::action::Action;
 use crate::gates;
 use crate::text::{age, odds, printable, wrap};
@@ -15,7 +15,7 @@ pub(crate) fn explain(snapshot: &Snapshot, style: Style) -> Vec<String> {
     };
     let mut out = Paragraphs::new(style.width);
     match snapshot.rollout() {
-        Some(rollout) if is_running(rollout) => present(snapshot, rollout, style, &mut out),
+        Some(rollout) if rollout.is_running() => present(snapshot, rollout, style, &mut out),
         rollout => match status.history.first() {
             Some(entry) => past(snapshot, rollout, entry, style, &mut out),
             None => out.sentence("No rollout has ended yet, and none is running."),

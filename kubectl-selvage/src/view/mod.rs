@@ -10,7 +10,7 @@ mod tree;
 use std::collections::BTreeMap;
 
 use crds::function::EdgeFunctionStatus;
-use crds::rollout::{RolloutStatus, State};
+use crds::rollout::RolloutStatus;
 use crds::{EdgeFunction, EdgeRevision, Percentage, RolloutPolicy};
 use jiff::Timestamp;
 
@@ -84,14 +84,6 @@ impl Snapshot {
             self.namespace()
         )
     }
-}
-
-/// Whether a candidate is being rolled out.
-fn is_running(rollout: &RolloutStatus) -> bool {
-    matches!(
-        rollout.state,
-        Some(State::Loading | State::Queued | State::Stepping | State::Baking)
-    )
 }
 
 /// One word for the phase, in its colour.

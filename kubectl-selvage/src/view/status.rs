@@ -5,7 +5,7 @@ use crds::rollout::{PlanKind, RolloutStatus, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::tree::Node;
-use super::{Snapshot, Style, evidence, is_running, phase};
+use super::{Snapshot, Style, evidence, phase};
 use crate::gates;
 use crate::table::align;
 use crate::text::{age, bar, count, moment, percent, printable, weight};
@@ -38,7 +38,7 @@ pub(crate) fn status(snapshot: &Snapshot, style: Style) -> Vec<String> {
         root.add(line);
     }
     if let Some(rollout) = &status.rollout
-        && is_running(rollout)
+        && rollout.is_running()
     {
         root.add(running(snapshot, status, rollout, style));
     }

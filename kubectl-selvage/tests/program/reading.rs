@@ -97,8 +97,16 @@ async fn an_unreachable_server_is_named_as_such() {
 async fn version_and_completion_need_no_cluster() {
     let cluster = Cluster::with("ready").await;
     std::fs::remove_file(cluster.folder().join("config")).unwrap();
-    let run = cluster.run("version").await;
-    assert!(run.out.contains("selvage.dev/v1alpha1"), "{}", run.out);
+    let text = cluster.run("version").await.out;
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        text,
+        format!("kubectl-selvage {version}, API selvage.dev/v1alpha1\n")
+    );
+    for option in ["--version", "-V"] {
+        let run = cluster.run(option).await;
+        assert_eq!((run.code, run.out), (0, text.clone()), "{}", run.err);
+    }
     let run = cluster.run("completion bash").await;
     assert!(run.out.contains("promote-full"), "{}", run.out);
 }

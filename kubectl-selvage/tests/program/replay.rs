@@ -144,7 +144,7 @@ async fn without_a_file_the_policy_is_that_of_the_function() {
     );
 }
 
-/// A Prometheus with two scrapes a minute of one node, for queries with the right token.
+/// A Prometheus with two scrapes a minute of one node in each of two clusters, for queries with the right token.
 async fn prometheus() -> String {
     async fn answer(RawQuery(query): RawQuery, headers: HeaderMap) -> String {
         let query = query.unwrap_or_default();
@@ -156,10 +156,15 @@ async fn prometheus() -> String {
         }
         assert!(query.contains("function_namespace"), "{query}");
         let end: i64 = query.rsplit('=').next().unwrap().parse().unwrap();
+        let chosen = query.contains("%2Ccluster%3D%22east%22%7D");
+        let clusters: &[&str] = if chosen { &["east"] } else { &["east", "west"] };
         let metrics: Vec<_> = ["v1", "v2"]
             .into_iter()
-            .flat_map(|revision| {
-                let base = json!({ "instance": "node-1", "revision": revision, "outcome": "ok", "code": "2xx" });
+            .flat_map(|revision| clusters.iter().map(move |cluster| (revision, cluster)))
+            .flat_map(|(revision, cluster)| {
+                let base = json!({
+                    "instance": "node-1", "cluster": cluster, "revision": revision, "outcome": "ok", "code": "2xx",
+                });
                 if query.contains("bucket") {
                     return ["0.005", "+Inf"]
                         .map(|le| {
@@ -213,6 +218,10 @@ async fn requests_of_a_prometheus_are_played_or_recorded() {
     );
     std::fs::write(cluster.folder().join("token"), "secret\n").unwrap();
     let line = format!("{line} --token-file token");
+    let run = cluster.run(&line).await;
+    assert_eq!(run.code, 3);
+    assert!(run.err.contains("--matcher cluster=east"), "{run:?}");
+    let line = format!("{line} --matcher cluster=east");
     let run = cluster.run(&line).await;
     assert_eq!(run.code, 0, "{run:?}");
     assert!(

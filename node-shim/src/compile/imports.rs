@@ -1,20 +1,24 @@
 //! Check of a component's imports and exports before compilation, which takes seconds for a component of some
 //! megabytes.
 
+use node_api::component::{Interfaces, InterfacesError};
 use node_api::world;
 
 use super::{ErrorReport, RejectReason};
-use crate::component_world::InterfaceNames;
 use crate::engine::LoadError;
 
 /// Rejects components that do not fit a world that nodes offer, and names everything that does not fit. Reads the
 /// sections of the outermost level. Types are compared when the native code is linked.
 pub(super) fn check_world(bytes: &[u8]) -> Result<(), ErrorReport> {
-    // the compiler names the defect of damaged bytes
-    let Ok(names) = InterfaceNames::read(bytes) else {
-        return Ok(());
+    let found = match Interfaces::read(bytes) {
+        Ok(found) => found,
+        Err(error @ InterfacesError::TooMany) => {
+            return Err(ErrorReport::new(RejectReason::CompileLimit, error));
+        }
+        // the compiler names the defect of damaged bytes
+        Err(InterfacesError::CoreModule | InterfacesError::Damaged(_)) => return Ok(()),
     };
-    let mismatches = world::mismatches(&names.imports, &names.exports);
+    let mismatches = world::mismatches(&found.imports, &found.exports);
     if mismatches.is_empty() {
         return Ok(());
     }
@@ -63,6 +67,14 @@ mod tests {
             check(&hidden).unwrap_err().reason,
             RejectReason::WorldMismatch
         );
+    }
+
+    /// HG-12: so many names are not even counted.
+    #[test]
+    fn hg_12_too_many_imports_are_refused_before_the_component_is_compiled() {
+        let imports = (0..1001).map(|number| format!("(import \"f{number}\" (func))"));
+        let refused = check(&imports.collect::<String>());
+        assert_eq!(refused.unwrap_err().reason, RejectReason::CompileLimit);
     }
 
     /// HG-9: damaged bytes are left to the compiler.

@@ -1,5 +1,6 @@
 //! Cheap checks of a component's bytes before compilation.
 
+use node_api::component::InterfacesError;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::{ErrorReport, RejectReason};
@@ -22,9 +23,7 @@ pub(super) fn check_magic(bytes: &[u8]) -> Result<(), ErrorReport> {
     match bytes {
         [] => refuse("the file is empty"),
         _ if bytes.starts_with(COMPONENT) => Ok(()),
-        _ if bytes.starts_with(CORE_MODULE) => refuse(
-            "the file is a core module, not a component: build it for the target wasm32-wasip2, or make a component of it with `wasm-tools component new`",
-        ),
+        _ if bytes.starts_with(CORE_MODULE) => refuse(&InterfacesError::CoreModule.to_string()),
         _ if bytes.starts_with(ELF) => {
             refuse("the file is native code, not a WebAssembly component")
         }

@@ -47,7 +47,7 @@ pub(crate) fn connection_descriptors() -> usize {
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
-/// Bound sockets of the data plane.
+/// Bound sockets of the data plane. They need not listen yet.
 pub struct Listeners {
     /// Port for HTTP/1.1 and h2c.
     pub http: TcpListener,
@@ -71,7 +71,6 @@ impl Listeners {
     fn prepare(&self) -> io::Result<Ports> {
         let prepare = |listener: &TcpListener| {
             listener.set_nonblocking(true)?;
-            rustix::net::listen(listener, BACKLOG)?;
             listener.local_addr()
         };
         let https = match &self.https {
@@ -82,6 +81,15 @@ impl Listeners {
             http: prepare(&self.http)?,
             https,
         })
+    }
+
+    /// Returns further handles of the sockets.
+    fn handles(&self) -> io::Result<Vec<TcpListener>> {
+        let https = self.https.iter().map(|(listener, _)| listener);
+        https
+            .chain([&self.http])
+            .map(TcpListener::try_clone)
+            .collect()
     }
 }
 
@@ -96,6 +104,8 @@ struct Acceptor {
 pub struct DataPlane {
     state: Arc<DataPlaneState>,
     ports: Ports,
+    /// Handles of the sockets until [`open`](Self::open).
+    unopened: Mutex<Vec<TcpListener>>,
     event_loops: Vec<Arc<EventLoop>>,
     acceptor: Acceptor,
     /// The threads of the event loops and of the acceptor.
@@ -105,7 +115,8 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// Starts the data plane on bound listeners, with an empty routing table and not ready.
+    /// Starts the data plane on bound listeners, with an empty routing table and not ready. It accepts connections from
+    /// [`open`](Self::open) on.
     ///
     /// # Errors
     /// Returns an error when a listener or a thread cannot be set up.
@@ -118,7 +129,7 @@ impl DataPlane {
         log: GuestLog,
     ) -> io::Result<Self> {
         let listeners = listeners.into();
-        let ports = listeners.prepare()?;
+        let (ports, unopened) = (listeners.prepare()?, listeners.handles()?);
         let mut options = options;
         options.max_connections = options.max_connections.min(connection_descriptors());
         let state = Arc::new(DataPlaneState::new(engine, options, counters, node, log));
@@ -133,11 +144,25 @@ impl DataPlane {
         Ok(Self {
             state,
             ports,
+            unopened: Mutex::new(unopened),
             event_loops,
             acceptor,
             threads: Mutex::new(threads),
             retired: Mutex::default(),
         })
+    }
+
+    /// Listens, and begins to accept connections.
+    ///
+    /// # Errors
+    /// Returns an error when another process listens on an address.
+    pub fn open(&self) -> io::Result<()> {
+        let unopened = std::mem::take(&mut *self.unopened.lock());
+        for listener in &unopened {
+            rustix::net::listen(listener, BACKLOG)?;
+        }
+        self.state.open();
+        Ok(())
     }
 
     /// Returns the address that the data plane listens on without TLS.
@@ -266,6 +291,8 @@ impl DataPlane {
     /// progress for at most `timeout`, and closes the remaining connections. Returns when the threads have
     /// ended.
     pub async fn drain(&self, propagation: Duration, timeout: Duration) {
+        // a handle would keep its socket open
+        self.unopened.lock().clear();
         self.state.set_phase(DrainPhase::Announcing);
         tokio::time::sleep(propagation).await;
         self.state.set_phase(DrainPhase::Draining);

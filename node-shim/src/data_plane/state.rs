@@ -124,9 +124,11 @@ pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
         .map_err(|_| NetworkError)
 }
 
-/// Phase of the shutdown.
+/// Phase of the data plane, from its start to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DrainPhase {
+    /// Not accepting connections yet.
+    Starting,
     /// Normal operation.
     Serving,
     /// Still accepting connections, because load balancers may not have noticed yet. Idle connections
@@ -138,7 +140,7 @@ pub(crate) enum DrainPhase {
     Stopped,
 }
 
-/// Waits until the shutdown has reached a phase.
+/// Waits until the data plane has reached a phase.
 pub(crate) async fn wait_for_phase(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
     // the sender lives as long as the data plane, which the caller holds
     let _ = phases.wait_for(|now| *now >= phase).await;
@@ -183,7 +185,7 @@ pub(crate) struct DataPlaneState {
 }
 
 impl DataPlaneState {
-    /// Returns the initial state: an empty routing table and not ready.
+    /// Returns the initial state: an empty routing table, not ready and not accepting connections.
     pub(crate) fn new(
         engine: Engine,
         options: DataPlaneOptions,
@@ -218,7 +220,7 @@ impl DataPlaneState {
             stop_flag: StopFlag::default(),
             table: ArcSwap::default(),
             version: watch::Sender::new(0),
-            phase: watch::Sender::new(DrainPhase::Serving),
+            phase: watch::Sender::new(DrainPhase::Starting),
             ready: AtomicBool::new(false),
             under_pressure: AtomicBool::new(false),
             shed: ArcSwap::default(),
@@ -231,6 +233,17 @@ impl DataPlaneState {
         self.idle.publish(&table);
         self.version.send_modify(|version| *version += 1);
         old
+    }
+
+    /// Ends the phase `Starting`.
+    pub(crate) fn open(&self) {
+        self.phase.send_if_modified(|phase| {
+            let is_starting = *phase == DrainPhase::Starting;
+            if is_starting {
+                *phase = DrainPhase::Serving;
+            }
+            is_starting
+        });
     }
 
     pub(crate) fn set_phase(&self, phase: DrainPhase) {

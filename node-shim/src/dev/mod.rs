@@ -10,6 +10,7 @@ mod console;
 mod files;
 mod manifest;
 mod plan;
+mod port;
 mod render;
 mod rollout;
 mod served;

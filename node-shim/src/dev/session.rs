@@ -1,7 +1,6 @@
 //! Serves the functions of a manifest and replaces them when their files change.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use super::console::Console;
 use super::files::{BuildOutputs, Stamps, changed};
 use super::manifest::Function;
 use super::plan::{BuildCommand, Plan, Snapshot};
+use super::port;
 use super::served::{Board, Loaded, Next};
 use super::watch::Watcher;
 use crate::counters::CounterTable;
@@ -57,12 +57,11 @@ impl Session {
         let console = Console::new();
         let manifests = Snapshot::manifests(args);
         let plan = Plan::read(args)?;
-        let listener = TcpListener::bind(&args.addr).with_context(|| {
-            format!(
-                "cannot listen on {} (--addr 127.0.0.1:0 selects a free port)",
-                args.addr
-            )
-        })?;
+        let cannot_listen = || {
+            let address = &args.addr;
+            format!("cannot listen on {address} (--addr 127.0.0.1:0 selects a free port)")
+        };
+        let listener = port::bind(&args.addr).with_context(cannot_listen)?;
         for remark in &plan.remarks {
             console.note(remark);
         }
@@ -95,7 +94,9 @@ impl Session {
             sources,
         };
         session.publish(plan).await?;
-        session.board.plane().set_ready(true);
+        let plane = session.board.plane();
+        plane.set_ready(true);
+        plane.open().with_context(cannot_listen)?;
         session.watch_folders()?;
         session.announce(&keys);
         Ok(session)

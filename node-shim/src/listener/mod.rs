@@ -21,7 +21,7 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Accepts connections until the data plane drains, closes the listeners and drops `closed`. Returns when the data plane
+/// Accepts connections from the time that the data plane is open until it drains, closes the listeners and drops `closed`. Returns when the data plane
 /// has stopped. Idle instances expire meanwhile.
 pub(crate) async fn run(
     plane: Arc<DataPlaneState>,
@@ -32,6 +32,7 @@ pub(crate) async fn run(
     let mut phases = plane.watch_phase();
     let idle = plane.idle.clone();
     let expiring = tokio::spawn(async move { idle.run().await });
+    wait_for_phase(&mut phases, DrainPhase::Serving).await;
     let acceptor = Acceptor::new(plane, loops);
     tokio::select! {
         () = wait_for_phase(&mut phases, DrainPhase::Draining) => {}

@@ -303,7 +303,9 @@ fn start_data_plane(
         Arc::new(NodeCounters::default()),
         log,
     );
-    Ok(Arc::new(plane.context("data plane")?))
+    let plane = plane.context("data plane")?;
+    plane.open().context("data port")?;
+    Ok(Arc::new(plane))
 }
 
 /// Connects the node's task with the other parts of the process.

@@ -183,10 +183,9 @@ impl Setup {
             Arc::new(NodeCounters::default()),
             written,
         );
-        Node {
-            plane: plane.unwrap(),
-            log,
-        }
+        let plane = plane.unwrap();
+        plane.open().unwrap();
+        Node { plane, log }
     }
 }
 

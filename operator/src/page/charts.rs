@@ -12,7 +12,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::evidence;
-use super::row::is_running;
 use crate::watch::ObjectKey;
 
 /// Maximum number of points of a rollout.
@@ -73,7 +72,7 @@ impl Recorder {
         else {
             return;
         };
-        let candidate = status.candidate.as_ref().filter(|_| is_running(rollout));
+        let candidate = status.candidate.as_ref().filter(|_| rollout.is_running());
         let Some(candidate) = candidate else {
             if let Some(record) = self.records.get_mut(key).filter(|it| it.is_running) {
                 record.is_running = false;

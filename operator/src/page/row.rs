@@ -3,7 +3,7 @@
 use crds::EdgeFunction;
 use crds::conditions::types;
 use crds::function::Phase;
-use crds::rollout::{RolloutStatus, State, WaitingFor};
+use crds::rollout::RolloutStatus;
 use serde::Serialize;
 
 /// How urgently a function needs a person. The list has the most urgent first.
@@ -59,7 +59,7 @@ impl Attention {
             Phase::Pending => Self::Pending,
             Phase::Ready | Phase::Suspended | Phase::Unknown => Self::Rests,
             Phase::Progressing => match &status.rollout {
-                Some(rollout) if rollout.hold.is_some() || awaits_approval(rollout) => Self::Waits,
+                Some(rollout) if rollout.hold.is_some() || rollout.awaits_approval() => Self::Waits,
                 _ => Self::Runs,
             },
         }
@@ -88,8 +88,10 @@ impl Row {
             weight: rollout
                 .and_then(|rollout| rollout.weight.clone())
                 .unwrap_or_default(),
-            step: rollout.and_then(step).unwrap_or_default(),
-            verdict: verdict(function),
+            step: rollout
+                .and_then(RolloutStatus::step_of_all)
+                .unwrap_or_default(),
+            verdict: function.verdict(),
             created: meta
                 .creation_timestamp
                 .as_ref()
@@ -104,69 +106,6 @@ pub(super) fn phase(function: &EdgeFunction) -> Phase {
     status
         .and_then(|status| status.phase)
         .unwrap_or(Phase::Pending)
-}
-
-/// Whether a candidate is being rolled out.
-pub(super) fn is_running(rollout: &RolloutStatus) -> bool {
-    matches!(
-        rollout.state,
-        Some(State::Loading | State::Queued | State::Stepping | State::Baking)
-    )
-}
-
-fn awaits_approval(rollout: &RolloutStatus) -> bool {
-    rollout.waiting_for.contains(&WaitingFor::Approval)
-}
-
-fn step(rollout: &RolloutStatus) -> Option<String> {
-    let steps = rollout.plan.as_ref().map_or(0, |plan| plan.steps.len());
-    match rollout.state? {
-        State::Stepping => Some(format!("{}/{steps}", rollout.step?.saturating_add(1))),
-        State::Baking => Some("bake".to_owned()),
-        _ => None,
-    }
-}
-
-fn verdict(function: &EdgeFunction) -> String {
-    let Some(status) = &function.status else {
-        return String::new();
-    };
-    let Some(rollout) = &status.rollout else {
-        return String::new();
-    };
-    if let Some(rejected) = &rollout.rejected {
-        return rejected.reason.clone();
-    }
-    let of_spec = [types::ACCEPTED, types::RESOLVED, types::COMPATIBLE];
-    let refused = status
-        .conditions
-        .iter()
-        .find(|it| of_spec.contains(&it.type_.as_str()) && it.status == "False");
-    if let Some(condition) = refused {
-        return format!("{}=False: {}", condition.type_, condition.reason);
-    }
-    if !is_running(rollout) {
-        let last = status.history.first();
-        return last.map_or_else(String::new, |entry| entry.outcome.as_str().to_owned());
-    }
-    if rollout.paused.is_some() {
-        return "paused".to_owned();
-    }
-    if let Some(hold) = &rollout.hold {
-        return format!("held: {}", hold.reason);
-    }
-    if awaits_approval(rollout) {
-        return "awaits approval".to_owned();
-    }
-    let evidence = rollout.evidence.as_ref();
-    let progress = evidence
-        .and_then(|evidence| evidence.pass.as_ref()?.progress.as_ref())
-        .and_then(|share| share.parse::<f64>().ok());
-    match progress {
-        Some(share) if share >= 1.0 => "good so far".to_owned(),
-        Some(share) => format!("{:.0} % of the evidence", share * 100.0),
-        None => "nothing measured".to_owned(),
-    }
 }
 
 /// Formats basis points (1/10,000) as a percentage: `5 %`, `0.25 %`.

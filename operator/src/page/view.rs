@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::charts::{Point, Record};
 use super::evidence::{EvidenceView, limit};
-use super::row::{Row, is_running, percent};
+use super::row::{Row, percent};
 use super::timeline::{Entry, timeline};
 
 /// The objects from which a view is made.
@@ -172,7 +172,7 @@ impl RolloutView {
             .as_ref()
             .or(rollout.started_at.as_ref());
         Self {
-            is_running: is_running(rollout),
+            is_running: rollout.is_running(),
             state: rollout.state.map_or("Idle", State::as_str),
             kind,
             attempt: rollout.attempt.unwrap_or(1),
@@ -190,7 +190,7 @@ impl RolloutView {
 }
 
 fn steps(rollout: &RolloutStatus) -> Vec<StepView> {
-    let Some(plan) = rollout.plan.as_ref().filter(|_| is_running(rollout)) else {
+    let Some(plan) = rollout.plan.as_ref().filter(|_| rollout.is_running()) else {
         return Vec::new();
     };
     let is_baking = rollout.state == Some(State::Baking);
@@ -284,7 +284,7 @@ fn chart(status: &EdgeFunctionStatus, record: Option<&Record>) -> Chart {
         .iter()
         .filter_map(|step| Some((step.started_at.as_ref()?.0.as_millisecond(), step.weight)))
         .collect();
-    let running = rollout.is_some_and(is_running);
+    let running = rollout.is_some_and(RolloutStatus::is_running);
     if let (Some(first), Some(start)) = (
         weights.first().copied(),
         rollout.and_then(|it| it.started_at.as_ref()),

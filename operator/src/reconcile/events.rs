@@ -5,20 +5,27 @@ use crds::function::FunctionException;
 use crds::{EdgeFunction, EdgeRevision};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use operator_core::rollout::EventType;
+use operator_core::rollout::{CERTIFICATE_UNUSABLE, EventType, SECRETS_UNAVAILABLE};
 
 use super::report::NewEvent;
 use super::{Context, conditions};
 
-/// Conditions of which a change is also an Event: type, reason, and reason of the Event.
-const REPORTED: [(&str, &str, &str); 6] = [
-    (types::ACCEPTED, reasons::HOST_CONFLICT, "HostConflict"),
-    (types::RESOLVED, reasons::PULL_FAILED, "PullFailed"),
-    (types::RESOLVED, reasons::NOT_FOUND, "PullFailed"),
-    (types::RESOLVED, reasons::UNAUTHORIZED, "PullFailed"),
-    (types::RESOLVED, reasons::DIGEST_MISMATCH, "PullFailed"),
-    (types::RESOLVED, reasons::NOT_A_COMPONENT, "PullFailed"),
-];
+/// Returns the reason of the Event about a condition that has become what it is; `None` if that is no problem, or one that ends by
+/// itself, such as nodes that are behind.
+fn event_reason(condition: &Condition) -> Option<&str> {
+    if condition.status != "False" {
+        return None;
+    }
+    let reason = condition.reason.as_str();
+    match condition.type_.as_str() {
+        types::ACCEPTED | types::COMPATIBLE => Some(reason),
+        types::RESOLVED => Some(reasons::PULL_FAILED),
+        types::DISTRIBUTED => [CERTIFICATE_UNUSABLE, SECRETS_UNAVAILABLE]
+            .contains(&reason)
+            .then_some(reason),
+        _ => None,
+    }
+}
 
 /// Reports that a revision was created.
 pub(super) fn revision_created(
@@ -41,7 +48,7 @@ pub(super) fn revision_created(
     ctx.reporter.record_event(object, now, event);
 }
 
-/// Reports conditions that became false with the write from `before` to `after`.
+/// Reports what is wrong with the spec, or with what it refers to, since the write from `before` to `after`.
 pub(super) fn conditions_changed(
     ctx: &Context,
     before: &EdgeFunction,
@@ -49,18 +56,23 @@ pub(super) fn conditions_changed(
     now: Timestamp,
 ) {
     let (old, new) = (conditions_of(before), conditions_of(after));
-    for (kind, reason, event_reason) in REPORTED {
-        let has_reason = |condition: &&Condition| condition.reason == reason;
-        let Some(new) = conditions::find(new, kind).filter(has_reason) else {
+    for new in new {
+        let Some(event_reason) = event_reason(new) else {
             continue;
         };
-        let is_known = conditions::find(old, kind)
-            .filter(has_reason)
-            .is_some_and(|old| old.observed_generation == new.observed_generation);
-        if is_known {
+        let reported = |condition: &Condition| {
+            (
+                condition.status.clone(),
+                condition.reason.clone(),
+                condition.observed_generation,
+            )
+        };
+        let old = conditions::find(old, &new.type_);
+        if old.is_some_and(|old| reported(old) == reported(new)) {
             continue;
         }
-        let dedup_key = format!("{}/{reason}/{now}", new.observed_generation.unwrap_or(0));
+        let generation = new.observed_generation.unwrap_or(0);
+        let dedup_key = format!("{generation}/{}/{now}", new.reason);
         let event = NewEvent {
             kind: EventType::Warning,
             reason: event_reason,

@@ -7,10 +7,12 @@ use crds::EdgeFunction;
 use crds::conditions::{reasons, types};
 use crds::rollout::State;
 use kube::Api;
+use operator_core::rollout::EventType;
 use tokio::time::Instant;
 
 use super::conditions::{self, Report, condition};
 use super::context::FunctionContext;
+use super::report::NewEvent;
 use super::{Context, Outcome, ReconcileError, api, reconcile};
 use crate::backoff::Backoff;
 use crate::queue::{Class, WorkItem};
@@ -143,6 +145,10 @@ async fn start_over(ctx: &Context, key: &ObjectKey) -> u32 {
     failures
 }
 
+/// Message for users about a reconcile that fails because of a bug.
+const FAILED: &str =
+    "the operator failed on this object; it is tried again, and the operator's log has the details";
+
 /// Reports on the object that its reconcile fails because of a bug.
 async fn stall(ctx: &Context, key: &ObjectKey) {
     let Some(object) = ctx.caches.functions.get(key) else {
@@ -170,7 +176,7 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
         let report = Report {
             status,
             reason: reasons::INTERNAL_ERROR,
-            message: "the operator failed on this object; it is tried again, and the operator's log has the details",
+            message: FAILED,
             generation: object.metadata.generation,
         };
         condition(&old, kind, report, now)
@@ -182,7 +188,15 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
         tracing::warn!(function = %key, %error, "the failure could not be reported on the object");
+        return;
     }
+    let event = NewEvent {
+        kind: EventType::Warning,
+        reason: reasons::INTERNAL_ERROR,
+        note: FAILED,
+        dedup_key: &now.to_string(),
+    };
+    ctx.reporter.record_event(&*object, now, event);
 }
 
 /// Delay after the `failures`-th failure in a row: doubles from 1 s to 5 min.

@@ -109,7 +109,7 @@ fn row_19_what_is_missing_is_named_by_the_first_evaluation_that_lacks_it() {
         ),
         (
             Scenario::Empty,
-            "There have been no usable samples since 2027-01-15T08:01:",
+            "there have been no usable samples since 2027-01-15T08:01:",
         ),
     ] {
         for mut w in [World::stepping(policy()), World::baking(policy())] {

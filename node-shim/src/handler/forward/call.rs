@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use http::Response;
 use http::request::Parts;
-use http_body::Body;
 use node_shim_core::headers;
 
 use super::super::response::HttpResponse;
-use super::{Answer, Failed, Forwarding, has_error, is_not_here};
-use crate::body::{InboundBody, ResponseBody};
+use super::{Answer, Delivery, Failed, Forwarding, has_error, is_not_here};
+use crate::body::InboundBody;
 use crate::egress::CallRefusal;
-use crate::forward::{ForwardOutcome, ForwardParts, ForwardedResponse, SharedBody};
+use crate::forward::{ForwardOutcome, SharedBody};
 use crate::shim_response::Unserved;
 
 impl Forwarding<'_> {
@@ -45,29 +43,14 @@ impl Forwarding<'_> {
         }
     }
 
-    fn respond_to_caller(&self, answer: Answer, upload: &Arc<SharedBody>) -> HttpResponse {
-        let (mut head, body) = answer.response.into_parts();
-        headers::rewrite_forwarded_response(&mut head.headers, true);
-        let counters = self.plane.node_counters.clone();
-        if body.is_end_stream() {
-            counters.forwarded(ForwardOutcome::Answered);
-            let body = ResponseBody::Buffered {
-                bytes: None,
-                trailers: None,
-                observer: None,
-                _guard: None,
-            };
-            return Response::from_parts(head, body);
-        }
-        let parts = ForwardParts {
-            upload: upload.clone(),
-            _stream: answer.stream,
-            _place: answer.place,
-            counters,
-            _guard: None,
+    fn respond_to_caller(&self, mut answer: Answer, upload: &Arc<SharedBody>) -> HttpResponse {
+        headers::rewrite_forwarded_response(answer.response.headers_mut(), true);
+        let delivery = Delivery {
+            guard: None,
+            trailers: true,
+            reset: None,
         };
-        let body = ForwardedResponse::new(body, parts, true, None);
-        Response::from_parts(head, ResponseBody::Forwarded(Box::new(body)))
+        self.deliver(answer, upload, delivery)
     }
 }
 

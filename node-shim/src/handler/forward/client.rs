@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
+use http::Version;
 use http::request::Parts;
-use http::{Response, Version};
-use http_body::Body;
 use hyper::ext::ReasonPhrase;
 use node_shim_core::headers;
 
 use super::super::response::{
     HttpResponse, ResponseFraming, content_length, error_response, reset_stalled_stream,
 };
-use super::{Answer, Failed, Forwarding};
+use super::{Answer, Delivery, Failed, Forwarding};
 use crate::body::{InboundBody, ResponseBody, UnreadBody};
 use crate::connection::{Connection, RequestGuard, StreamReset};
-use crate::forward::{ForwardOutcome, ForwardParts, ForwardedResponse, SharedBody};
+use crate::forward::{ForwardOutcome, SharedBody};
 use crate::shim_response;
 
 impl Forwarding<'_> {
@@ -50,47 +49,37 @@ impl Forwarding<'_> {
     fn respond(
         &self,
         conn: &Connection,
-        answer: Answer,
+        mut answer: Answer,
         upload: &Arc<SharedBody>,
         guard: RequestGuard,
         framing: &ResponseFraming,
     ) -> HttpResponse {
-        let (mut head, body) = answer.response.into_parts();
-        let trailers = framing.allows_trailers(content_length(&head.headers));
+        let head = answer.response.headers_mut();
+        let trailers = framing.allows_trailers(content_length(head));
         let named = trailers && framing.version == Version::HTTP_11;
-        headers::rewrite_forwarded_response(&mut head.headers, named);
-        head.version = Version::HTTP_11;
-        if head.status.canonical_reason().is_none() && framing.version < Version::HTTP_2 {
+        headers::rewrite_forwarded_response(head, named);
+        *answer.response.version_mut() = Version::HTTP_11;
+        let unnamed = answer.response.status().canonical_reason().is_none();
+        if unnamed && framing.version < Version::HTTP_2 {
             // hyper would send `<none>`
-            head.extensions.insert(ReasonPhrase::from_static(b""));
+            let extensions = answer.response.extensions_mut();
+            extensions.insert(ReasonPhrase::from_static(b""));
         }
-        let counters = self.plane.node_counters.clone();
-        if body.is_end_stream() {
-            counters.forwarded(ForwardOutcome::Answered);
-            let body = ResponseBody::Buffered {
-                bytes: None,
-                trailers: None,
-                observer: None,
-                _guard: Some(guard),
-            };
-            return Response::from_parts(head, body);
-        }
-        let parts = ForwardParts {
-            upload: upload.clone(),
-            _stream: answer.stream,
-            _place: answer.place,
-            counters,
-            _guard: Some(guard),
+        let delivery = Delivery {
+            guard: Some(guard),
+            trailers,
+            reset: (framing.version == Version::HTTP_10).then(|| conn.reset.clone()),
         };
-        let reset = (framing.version == Version::HTTP_10).then(|| conn.reset.clone());
-        let body = ForwardedResponse::new(body, parts, trailers, reset);
-        if let Some(stream) = StreamReset::current() {
+        let response = self.deliver(answer, upload, delivery);
+        if let (ResponseBody::Forwarded(body), Some(stream)) =
+            (response.body(), StreamReset::current())
+        {
             self.plane.guests.spawn(reset_stalled_stream(
                 body.progress(),
                 stream,
                 self.plane.options.connections.write_stall,
             ));
         }
-        Response::from_parts(head, ResponseBody::Forwarded(Box::new(body)))
+        response
     }
 }

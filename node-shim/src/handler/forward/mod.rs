@@ -8,10 +8,12 @@ mod client;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use node_shim_core::failure_reason::FailureReason;
@@ -23,8 +25,14 @@ use tokio::time::Instant;
 use super::Sender;
 use super::admission::validated;
 use super::origin::signed_host;
+use super::response::HttpResponse;
+use crate::body::ResponseBody;
+use crate::connection::RequestGuard;
 use crate::data_plane::DataPlaneState;
-use crate::forward::{ForwardOutcome, NoConnection, RequestReader, SharedBody, StreamPlace};
+use crate::forward::{
+    ForwardOutcome, ForwardParts, ForwardedResponse, NoConnection, RequestReader, SharedBody,
+    StreamPlace,
+};
 use crate::routing_table::RemoteNodes;
 use crate::shim_response::{ERROR, Unserved};
 
@@ -67,6 +75,16 @@ struct Answer {
     place: OwnedSemaphorePermit,
 }
 
+/// How the body of a response reaches the sender.
+struct Delivery {
+    /// Request of a connection. `None` for a call.
+    guard: Option<RequestGuard>,
+    /// Whether trailers can be sent to the sender.
+    trailers: bool,
+    /// Flag that resets the connection, for a body that ends with it.
+    reset: Option<Arc<AtomicBool>>,
+}
+
 /// Ends the request at the other node if the sender leaves before its response begins.
 struct GiveUp(Option<Arc<SharedBody>>);
 
@@ -94,6 +112,31 @@ impl Forwarding<'_> {
             stream,
             place,
         })
+    }
+
+    /// Returns the response of the other node, whose head is that for the sender already.
+    fn deliver(&self, answer: Answer, upload: &Arc<SharedBody>, to: Delivery) -> HttpResponse {
+        let (head, body) = answer.response.into_parts();
+        let counters = self.plane.node_counters.clone();
+        if body.is_end_stream() {
+            counters.forwarded(ForwardOutcome::Answered);
+            let body = ResponseBody::Buffered {
+                bytes: None,
+                trailers: None,
+                observer: None,
+                _guard: to.guard,
+            };
+            return Response::from_parts(head, body);
+        }
+        let parts = ForwardParts {
+            upload: upload.clone(),
+            _stream: answer.stream,
+            _place: answer.place,
+            counters,
+            _guard: to.guard,
+        };
+        let body = ForwardedResponse::new(body, parts, to.trailers, to.reset);
+        Response::from_parts(head, ResponseBody::Forwarded(Box::new(body)))
     }
 
     /// Sends the request to one node after another, until one serves it.

@@ -38,9 +38,13 @@ impl Project {
     }
 
     pub(super) fn command(&self, flags: &[&str]) -> Command {
+        self.command_on("127.0.0.1:0", flags)
+    }
+
+    fn command_on(&self, address: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node-shim"));
         command
-            .args(["dev", "f.yaml", "--addr", "127.0.0.1:0"])
+            .args(["dev", "f.yaml", "--addr", address])
             .args(flags)
             .current_dir(self.path())
             .env_remove("NO_COLOR")
@@ -77,7 +81,16 @@ fn forward(stream: impl Read + Send + 'static, lines: Sender<String>) {
 impl Dev {
     /// Starts the program. Lines of both of its streams are read.
     pub(super) fn start(project: &Project, flags: &[&str]) -> Self {
-        let mut child = project.command(flags).spawn().unwrap();
+        Self::run(project.command(flags))
+    }
+
+    /// Starts the program on an address.
+    pub(super) fn start_on(project: &Project, address: SocketAddr) -> Self {
+        Self::run(project.command_on(&address.to_string(), &[]))
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let (sender, lines) = channel();
         forward(child.stdout.take().unwrap(), sender.clone());
         forward(child.stderr.take().unwrap(), sender);

@@ -1,5 +1,9 @@
 //! Builds, and replacement of a running function.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -62,6 +66,31 @@ fn no_request_fails_while_versions_replace_each_other() {
         }
     });
     assert!(requests.into_inner() > SWAPS);
+    assert!(dev.interrupt().success());
+}
+
+/// A request during the first build had the answer of a node without functions.
+#[test]
+fn connections_are_refused_until_the_first_version_is_served() {
+    let outside = tempfile::tempdir().unwrap();
+    let (pipe, end) = (outside.path().join("pipe"), outside.path().join("end"));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let (wait, end) = (pipe.display(), end.display());
+    let build = format!("test -e {end} || cat {wait}; touch {end}; cp source c.wasm");
+    let project = copying(&answering("built"), &build);
+    // an address of its own, whose ports no other test uses
+    let free = TcpListener::bind("127.0.0.91:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut dev = Dev::start_on(&project, address);
+    // returns when the build reads
+    let builds = File::options().write(true).open(&pipe).unwrap();
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    drop(builds);
+    dev.line("Serving on http://");
+    assert_eq!(get_from(address, "localhost", "/").text(), "built");
     assert!(dev.interrupt().success());
 }
 

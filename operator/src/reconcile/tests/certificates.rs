@@ -174,10 +174,25 @@ async fn an_unusable_certificate_is_a_condition_and_nodes_keep_the_one_they_have
         assert!(message.starts_with(&start), "{message}");
         assert_eq!(condition(&story, "Accepted").0, "True");
         story.world.is_stalled("f", "CertificateUnusable");
+        // once, although the next certificate is unusable for another reason
+        story.world.events_written().await;
+        let events = story.world.events("CertificateUnusable");
+        assert_eq!(events.len(), 1, "{events:?}");
+        let note = events[0]["note"].as_str().unwrap();
+        assert!(
+            note.contains("does not belong to the certificate"),
+            "{note}"
+        );
     }
     put(&mut story.world, &good).await;
     story.turn().await;
     assert_eq!(condition(&story, "Ready").0, "True");
+    put(&mut story.world, &[String::new(), good[1].clone()]).await;
+    story.turn().await;
+    story.world.events_written().await;
+    assert_eq!(story.world.events("CertificateUnusable").len(), 2);
+    put(&mut story.world, &good).await;
+    story.turn().await;
     assert_eq!(condition(&story, "Distributed").1, "Distributed");
     assert_eq!(story.world.fake.under(REVISIONS).len(), 1);
 }

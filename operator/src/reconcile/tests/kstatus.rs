@@ -128,11 +128,8 @@ async fn not_taken_with_others(reason: &str, from: impl Fn(&str) -> Value) -> Wo
             }));
             world.reconciler.queue.push(&ObjectKey::new("shop", "f"));
             let worker = tokio::spawn(worker::work(Arc::clone(&world.reconciler), 3));
-            let object = || world.fake.get(&format!("{FUNCTIONS}/f")).unwrap();
-            world
-                .fake
-                .until(|| object()["status"]["conditions"].is_array())
-                .await;
+            let reported = || !world.events(reasons::INTERNAL_ERROR).is_empty();
+            world.fake.until(reported).await;
             worker.abort();
             world
         }
@@ -173,5 +170,6 @@ async fn every_reason_why_a_spec_is_not_taken_is_stalled_or_on_its_way() {
                 "{kind}: {message}"
             );
         }
+        world.is_reported_once(reason).await;
     }
 }

@@ -7,6 +7,7 @@ mod concerned;
 mod config_maps;
 mod crashes;
 mod definitions;
+mod events;
 mod fake;
 mod faults;
 mod growth;

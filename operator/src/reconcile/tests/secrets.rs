@@ -167,6 +167,8 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
     }
     let short = story.world.status("f").message.unwrap();
     assert!(short.contains(lacking), "{short}");
+    story.world.events_written().await;
+    assert_eq!(story.world.events("SecretsUnavailable").len(), 1);
 }
 
 /// While one operator lives it goes on handing out what it read, and lets go of what no revision refers to.

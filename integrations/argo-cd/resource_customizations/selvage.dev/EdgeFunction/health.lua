@@ -38,10 +38,10 @@ end
 health.message = status.message
 if isTrue("Stalled") then
   health.status = "Degraded"
-elseif isTrue("Ready") then
-  health.status = "Healthy"
 elseif status.phase == "Suspended" or waitsForPerson() then
   health.status = "Suspended"
+elseif isTrue("Ready") then
+  health.status = "Healthy"
 else
   health.status = "Progressing"
 end
