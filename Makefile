@@ -200,8 +200,8 @@ $(SITE)/installed:
 	touch $@
 
 .PHONY: cluster-up
-cluster-up: machine dist ## A local cluster to work in; ends with cluster-down
-	@$(CLUSTER) up
+cluster-up: machine dist ## A local cluster with Selvage to work in; ends with cluster-down
+	@$(CLUSTER) up --selvage
 
 .PHONY: cluster-down
 cluster-down: ## End it

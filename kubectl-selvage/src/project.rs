@@ -56,10 +56,8 @@ const RUST: Template = Template {
             "../build.sh ../../target/examples cart",
             "cargo build --release --target wasm32-wasip2",
         ),
-        (
-            "localhost cart.wasm",
-            "localhost target/wasm32-wasip2/release/CRATE.wasm",
-        ),
+        ("release/cart.wasm", "release/CRATE.wasm"),
+        ("; [`../build.sh`](../build.sh) makes one of 49 kB", ""),
         (
             "[key-value store](../../docs/functions.md#key-value-stores)",
             "key-value store",

@@ -19,7 +19,7 @@ use crate::failure_log::FailureLog;
 use crate::node_api::{Fleet, NodeView};
 use crate::reconcile::CallError;
 use crate::reconcile::api::{call, patch_status};
-use crate::reconcile::conditions;
+use crate::reconcile::{conditions, merge_patch};
 use crate::watch::{Cache, Caches, ObjectKey};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -77,9 +77,9 @@ async fn update_all(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Resu
             .unwrap_or_default();
         let labels = kube_node.metadata.labels.clone().unwrap_or_default();
         let new = status(&old, &node, &labels, now);
-        if known.is_some() && new == old {
+        let Some(change) = status_change(&old, &new) else {
             continue;
-        }
+        };
         writes += 1;
         if writes > AT_ONCE {
             return Ok(());
@@ -87,7 +87,7 @@ async fn update_all(api: &Api<EdgeNode>, caches: &Caches, fleet: &Fleet) -> Resu
         if known.is_none() {
             create(api, &node.name).await?;
         }
-        let patch = serde_json::json!({ "status": new });
+        let patch = serde_json::json!({ "status": change });
         match patch_status(api, &node.name, &patch).await {
             Ok(_) => {}
             Err(error) if error.is_gone() => {}
@@ -152,6 +152,13 @@ fn status(
         exceptions: node.exceptions.iter().take(8).map(exception).collect(),
         conditions: node_conditions(old, node, now),
     }
+}
+
+/// Returns the JSON merge patch that turns `old` into `new`, `None` if they are equal. It sets what `new` does not have to null, such
+/// as a list that is empty now: a merge patch leaves what it does not name.
+fn status_change(old: &EdgeNodeStatus, new: &EdgeNodeStatus) -> Option<serde_json::Value> {
+    let (old, new) = (serde_json::to_value(old), serde_json::to_value(new));
+    merge_patch(&old.ok()?, &new.ok()?)
 }
 
 fn exception(reported: &v1::NodeException) -> NodeException {
@@ -233,6 +240,25 @@ fn condition(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exception_and_a_region_that_ended_are_removed() {
+        let new = EdgeNodeStatus {
+            shim_version: Some("0.1.0".to_owned()),
+            ..EdgeNodeStatus::default()
+        };
+        let old = EdgeNodeStatus {
+            region: Some("eu".to_owned()),
+            exceptions: vec![exception(&v1::NodeException::default())],
+            ..new.clone()
+        };
+        let change = status_change(&old, &new);
+        let removed = serde_json::json!({ "region": null, "exceptions": null });
+        assert_eq!(change, Some(removed));
+        assert_eq!(status_change(&new, &new), None);
+        let created = status_change(&EdgeNodeStatus::default(), &new);
+        assert_eq!(created, Some(serde_json::json!({ "shimVersion": "0.1.0" })));
+    }
 
     #[test]
     fn a_contact_is_written_every_ten_minutes_and_exactly_for_a_disconnected_node() {

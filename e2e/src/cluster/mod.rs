@@ -33,6 +33,7 @@ mod registry;
 pub mod run;
 mod scrape_config;
 pub mod shared;
+mod shell;
 mod tools;
 pub mod wait;
 

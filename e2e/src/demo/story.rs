@@ -382,23 +382,14 @@ fn closing(demo: DemoContext<'_>, outcomes: &mut Outcomes) {
 
 /// Leaves everything running and prints commands for inspecting it.
 fn leave(screen: &Screen, cluster: Cluster, targets: &[SocketAddr], page: &str) -> Result<()> {
-    let kubectl = cluster.tools().program("kubectl").display().to_string();
-    let helm = crate::cluster::helm()?.display().to_string();
-    let kubeconfig = cluster.kubeconfig().display().to_string();
-    let prometheus = cluster
-        .prometheus
-        .as_ref()
-        .map(|prometheus| prometheus.url().to_owned())
-        .unwrap_or_default();
+    let shell = cluster.shell()?;
     let dir: PathBuf = cluster.keep()?;
     screen.heading("All of it is still running");
-    screen.print(&format!("  export KUBECONFIG={kubeconfig}"));
-    screen.print(&format!("  alias kubectl={kubectl} helm={helm}"));
+    for line in shell {
+        screen.print(&format!("  {line}"));
+    }
     screen.print("  kubectl get ef -A; kubectl describe ef -n demo hello; kubectl get en");
     screen.print(&format!("  page: {page}"));
-    screen.print(&format!(
-        "  curl '{prometheus}/api/v1/query?query=up'   # Prometheus"
-    ));
     for target in targets {
         screen.print(&format!("  curl -H 'Host: {HOST}' http://{target}/"));
     }

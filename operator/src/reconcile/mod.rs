@@ -66,6 +66,7 @@ pub use api::CallError;
 pub(crate) use claims::{contested as contested_hosts, overlaps as hosts_overlap};
 pub use controller::reconcile;
 pub use report::Reporter;
+pub(crate) use status::merge_patch;
 pub use status_rate_limit::StatusRateLimit;
 pub use table_projection::Projector;
 

@@ -425,7 +425,7 @@ fn problems(status: &EdgeFunctionStatus) -> Vec<(&str, &str, &str)> {
 }
 
 /// A JSON merge patch that turns `old` into `new`; `None` when they are equal.
-pub(super) fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
+pub(crate) fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
     match (old, new) {
         _ if old == new => None,
         (Value::Object(old), Value::Object(new)) => {

@@ -12,12 +12,14 @@ use clap::{Parser, Subcommand};
 use e2e::{
     cluster::{Cluster, Options, Purpose, install, run, versions},
     image::write_image,
+    selvage,
 };
 use std::{
     fs,
     io::{Write, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 #[derive(Parser)]
@@ -37,8 +39,11 @@ enum Action {
         #[arg(long, default_value_t = 2)]
         nodes: u8,
         /// Start the control plane only, on loopback: no nodes, no root needed once packages are installed
-        #[arg(long)]
+        #[arg(long, conflicts_with = "selvage")]
         control_plane: bool,
+        /// Install Selvage with the images that `make dist` has written
+        #[arg(long)]
+        selvage: bool,
         /// Run until Ctrl-C, then remove the cluster
         #[arg(long)]
         wait: bool,
@@ -86,8 +91,9 @@ async fn act(action: Action) -> Result<bool> {
         Action::Up {
             nodes,
             control_plane,
+            selvage,
             wait,
-        } => up(if control_plane { 0 } else { nodes }, wait).await,
+        } => up(if control_plane { 0 } else { nodes }, selvage, wait).await,
         Action::Down { id } => down(id.as_deref()),
         Action::Status => status(),
         Action::Packages { tests } => packages(tests),
@@ -98,34 +104,38 @@ async fn act(action: Action) -> Result<bool> {
     Ok(true)
 }
 
-async fn up(nodes: u8, wait: bool) -> Result<()> {
+async fn up(nodes: u8, selvage: bool, wait: bool) -> Result<()> {
     let options = Options {
         nodes,
         ..Options::default()
     };
-    let report = |part: &str, after: std::time::Duration| {
+    let report = |part: &str, after: Duration| {
         let _ = writeln!(stderr(), "{:>6.1} s  {part}", after.as_secs_f64());
     };
+    let begin = Instant::now();
     let start = Cluster::start(&options, &report);
     let cluster = tokio::select! {
         started = start => started?,
         // dropping the unfinished start removes what there is
         interrupt = tokio::signal::ctrl_c() => return interrupt.context("interrupted"),
     };
-    writeln!(
-        stdout(),
-        "export KUBECONFIG={}\nkubectl: {}\nlogs: {}",
-        cluster.kubeconfig().display(),
-        cluster.tools().program("kubectl").display(),
-        cluster.run().dir().join("log").display()
-    )?;
+    if selvage {
+        selvage::install(&cluster, &[])?;
+        report("Selvage, by Helm", begin.elapsed());
+    }
+    for line in cluster.shell()? {
+        writeln!(stdout(), "{line}")?;
+    }
+    let log = cluster.run().dir().join("log");
+    writeln!(stdout(), "logs: {}", log.display())?;
     if wait {
         writeln!(stdout(), "to end it: Ctrl-C")?;
         return tokio::signal::ctrl_c().await.context("wait for Ctrl-C");
     }
     let dir = cluster.keep()?;
     let id = dir.file_name().unwrap_or_default().to_string_lossy();
-    writeln!(stdout(), "to end it: cluster down {id}")?;
+    let program = std::env::current_exe().context("find this program")?;
+    writeln!(stdout(), "to end it: {} down {id}", program.display())?;
     Ok(())
 }
 
