@@ -17,6 +17,7 @@ use crate::{
     selvage::{self, Objects},
 };
 use anyhow::{Context, Result};
+use http::Method;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::PostParams};
 use std::{
@@ -131,6 +132,7 @@ async fn play_parts(
     let plan = Plan {
         rate: options.rate,
         targets,
+        method: Method::GET,
         host: HOST.into(),
         path: "/".into(),
         timeout: Duration::from_secs(10),

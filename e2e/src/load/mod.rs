@@ -10,7 +10,7 @@ pub use sample::{Arm, Sample, Samples, quantile};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{Request, header::HOST};
+use http::{Method, Request, header::HOST};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -34,6 +34,8 @@ pub struct Plan {
     pub rate: u32,
     /// Addresses to which requests are sent in turn.
     pub targets: Vec<SocketAddr>,
+    /// Method of the requests, which have no body.
+    pub method: Method,
     /// Value of the header `host`.
     pub host: String,
     /// Path and query of the requests.
@@ -207,7 +209,9 @@ impl Generator {
 /// Sends a request and returns status and version of the response once its body is complete.
 async fn ask(http: &Http, plan: &Plan, target: usize) -> Result<(u16, String)> {
     let address = plan.targets.get(target).context("a target by its number")?;
-    let request = Request::get(format!("http://{address}{}", plan.path))
+    let request = Request::builder()
+        .method(plan.method.clone())
+        .uri(format!("http://{address}{}", plan.path))
         .header(HOST, &plan.host)
         .body(Empty::new())?;
     let response = http.request(request).await?;
@@ -256,6 +260,7 @@ mod tests {
         Plan {
             rate: 200,
             targets: vec![target],
+            method: Method::GET,
             host: "hello.example".into(),
             path: "/".into(),
             timeout,

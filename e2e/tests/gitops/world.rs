@@ -8,6 +8,7 @@ use e2e::{
     push::push_component,
     selvage::{self, EDGE_PORT, Kind, Objects},
 };
+use http::Method;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api,
@@ -108,6 +109,7 @@ impl World {
             targets: nodes
                 .map(|node| (node.address(), EDGE_PORT).into())
                 .collect(),
+            method: Method::GET,
             host: host.into(),
             path: "/".into(),
             timeout: Duration::from_secs(10),

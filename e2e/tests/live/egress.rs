@@ -23,7 +23,7 @@ scenarios![together: [
 const CALLS_PER_SECOND: u32 = 300;
 
 /// Returns the address of the registry, `host:port`.
-fn registry(world: &World) -> Result<String> {
+pub(crate) fn registry(world: &World) -> Result<String> {
     let registry = world.cluster.registry.as_ref().context("no registry")?;
     Ok(registry.address().to_owned())
 }

@@ -1,9 +1,9 @@
-//! Mixed traffic for half an hour: functions in six languages, calls and key-value stores, with one rollout after another and then
-//! with upgrades of the node-shims. `make soak` runs it, because it takes too long for every change; `SELVAGE_SOAK_MINUTES`
+//! Mixed traffic for half an hour: functions in six languages, calls, outbound requests and key-value stores, with one rollout after
+//! another and then with upgrades of the node-shims. `make soak` runs it, because it takes too long for every change; `SELVAGE_SOAK_MINUTES`
 //! sets another duration.
 
 use crate::{
-    languages,
+    egress, languages,
     rollouts::outcome,
     scenarios,
     world::{LATER, SETTINGS, World},
@@ -14,6 +14,7 @@ use e2e::{
     push::push_component,
     selvage::{self, EDGE_PORT, NAMESPACE, helm_upgrade},
 };
+use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ scenarios![alone: [a_soak_loses_no_request_and_keeps_nothing]];
 const NS: &str = "t-soak";
 const HOST: &str = "hello.soak.example";
 /// Requests per second to the function that is rolled out all the time.
-const RATE: u32 = 300;
+const RATE: u32 = 500;
 /// Part of the time with rollouts; the rest is for upgrades.
 const ROLLOUTS: f64 = 0.7;
 /// Growth that counts as noise: memory in KiB, open files and threads of one pod.
@@ -102,7 +103,8 @@ async fn a_soak_loses_no_request_and_keeps_nothing(world: &mut World) -> Result<
 async fn start(world: &World) -> Result<Vec<(&'static str, Load)>> {
     world.namespace(NS).await?;
     world.serve(NS, "hello", hello(world, "v1")).await?;
-    let mut traffic = vec![("hello", load(world, HOST, "/", RATE)?)];
+    let get = Method::GET;
+    let mut traffic = vec![("hello", load(world, get.clone(), HOST, "/", RATE)?)];
 
     let image = world.images["v1"].replace("hello:v1", "cart:soak");
     push_component(&image, &selvage::dist().join("examples/cart.wasm"), None).await?;
@@ -110,28 +112,51 @@ async fn start(world: &World) -> Result<Vec<(&'static str, Load)>> {
     cart["source"]["image"] = image.into();
     cart["keyValue"] = json!([{ "label": "carts", "store": "memory" }]);
     world.serve(NS, "cart", cart).await?;
-    traffic.push(("cart", load(world, "cart.soak.example", "/carts/a", 20)?));
+    for (name, method, path) in [
+        ("cart", get.clone(), "/carts/a"),
+        ("cart, written", Method::POST, "/carts/a/apples"),
+    ] {
+        let load = load(world, method, "cart.soak.example", path, 20)?;
+        traffic.push((name, load));
+    }
 
-    let mut caller = world.spec("v1", "caller.soak.example");
-    let upstream = format!("hello.{NS}.selvage.internal");
-    caller["env"] = json!([{ "name": "UPSTREAM", "value": upstream }]);
-    caller["egress"] = json!({ "allow": [format!("function://{NS}/hello")] });
-    world.serve(NS, "caller", caller).await?;
-    traffic.push(("caller", load(world, "caller.soak.example", "/", 20)?));
+    let registry = egress::registry(world)?;
+    for (name, host, upstream, allow) in [
+        (
+            "caller",
+            "caller.soak.example",
+            format!("hello.{NS}.selvage.internal"),
+            format!("function://{NS}/hello"),
+        ),
+        (
+            "egress",
+            "egress.soak.example",
+            registry.clone(),
+            format!("http://{registry}"),
+        ),
+    ] {
+        let mut spec = world.spec("v1", host);
+        spec["env"] = json!([{ "name": "UPSTREAM", "value": upstream }]);
+        spec["egress"] = json!({ "allow": [allow] });
+        world.serve(NS, name, spec).await?;
+        traffic.push((name, load(world, get.clone(), host, "/", 20)?));
+    }
 
     for example in languages::examples() {
         let (name, path) = (example.name, example.get.0);
         languages::answers(world, NS, example).await?;
-        traffic.push((name, load(world, &format!("{name}.example"), path, 3)?));
+        let host = format!("{name}.example");
+        traffic.push((name, load(world, get.clone(), &host, path, 3)?));
     }
     Ok(traffic)
 }
 
-fn load(world: &World, host: &str, path: &str, rate: u32) -> Result<Load> {
+fn load(world: &World, method: Method, host: &str, path: &str, rate: u32) -> Result<Load> {
     let nodes = world.nodes().into_iter();
     Load::start(Plan {
         rate,
         targets: nodes.map(|node| (node, EDGE_PORT).into()).collect(),
+        method,
         host: host.into(),
         path: path.into(),
         timeout: Duration::from_secs(10),

@@ -7,6 +7,7 @@ use e2e::{
     push::push_component,
     selvage::{self, EDGE_PORT, Edge, Kind, Objects},
 };
+use http::Method;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api,
@@ -156,6 +157,7 @@ impl World {
         Ok(Traffic(Load::start(Plan {
             rate,
             targets: nodes.map(|node| (node, EDGE_PORT).into()).collect(),
+            method: Method::GET,
             host: host.into(),
             path: "/".into(),
             timeout: Duration::from_secs(10),
