@@ -25,7 +25,7 @@ SITE   := $(CACHE)/tools/site-$(shell cksum < docs/site/requirements.txt | cut -
 DENY_VERSION := 0.20.2
 # the same version as the library that node-shim links
 WASMTIME_VERSION := $(shell sed -n '/^name = "wasmtime"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
-WASMTIME := $(CACHE)/tools/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime
+WASMTIME := $(CACHE)/tools/wasmtime-config-$(WASMTIME_VERSION)/bin/wasmtime
 DENY   := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 CYCLONEDX_VERSION := 0.5.9
@@ -211,24 +211,28 @@ cluster-down: ## End it
 # Built from the crates registry, once for each version.
 $(WASMTIME):
 	CARGO_TARGET_DIR=$(CACHE)/tools/build-wasmtime cargo install wasmtime-cli --locked --version $(WASMTIME_VERSION) --no-default-features \
-	  --features serve,run,pooling-allocator,component-model,component-model-async,cranelift --root $(CACHE)/tools/wasmtime-$(WASMTIME_VERSION)
+	  --features serve,run,pooling-allocator,component-model,component-model-async,wasi-config,cranelift \
+	  --root $(CACHE)/tools/wasmtime-config-$(WASMTIME_VERSION)
 	rm -rf $(CACHE)/tools/build-wasmtime
 
 .PHONY: performance
-performance: dist $(WASMTIME) ## node-shim against wasmtime serve; writes docs/performance.md and its picture (the machine must be idle)
+performance: dist languages $(WASMTIME) ## node-shim against wasmtime serve; writes docs/performance.md and its picture (the machine must be idle)
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench hosts --node-shim $(DIST)/node-shim --wasmtime $(WASMTIME) \
 	  --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm \
+	  --guest $(DIST)/examples/hello-v1.wasm --guest $(DIST)/examples/c.wasm \
+	  --guest $(DIST)/examples/hono.wasm --guest $(DIST)/examples/python.wasm \
 	  --page docs/performance.md --picture docs/images/performance.svg
 
 .PHONY: bench
-bench: performance ## Performance, Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, identical revisions, neighbours, growth of the leader
+bench: performance ## Performance, Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, identical revisions, idle functions, neighbours, growth of the leader
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench threads --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench identical --guest $(DIST)/examples/hello-bare.wasm
+	$(STATIC)/bench idle --guest $(DIST)/examples/hello-bare.wasm
 	$(STATIC)/bench neighbours --guest $(DIST)/examples/hello-bare.wasm --spinning $(DIST)/examples/hello-spin.wasm
 	cargo test --quiet --workspace --locked --lib growth_of_the_leader -- --ignored --nocapture
 

@@ -47,6 +47,7 @@ impl LocalDataPlane {
             Arc::new(NodeCounters::default()),
             GuestLog::start("bench", Box::new(std::io::sink()))?,
         )?;
+        plane.open()?;
         Ok(Self {
             counters,
             engine,
@@ -66,28 +67,41 @@ impl LocalDataPlane {
         guest: &Path,
     ) -> Result<Arc<Revision>> {
         let wasm = std::fs::read(guest).with_context(|| guest.display().to_string())?;
-        let spec = RevisionSpec {
-            function: FunctionKey::new(namespace, "f"),
-            name: RevisionName::new(name).context("an invalid name of a revision")?,
-            limits: Limits {
-                concurrency: 1_000,
-                ..Limits::default()
-            },
-            env: Vec::new(),
-            config: Vec::new(),
-            key_value: Vec::new(),
-            egress: AllowList::default(),
-            authorities: None,
-            reuse: ReusePolicy::default(),
-        };
         let code = self.engine.compile_in_process(&wasm)?;
-        Ok(Revision::new(spec, code, &self.counters)?)
+        Ok(Revision::new(spec(namespace, name)?, code, &self.counters)?)
+    }
+
+    /// Maps native code as the only revision of the function `f` in `namespace`.
+    pub(crate) fn load(&self, namespace: &str, code: &Path) -> Result<Arc<Revision>> {
+        let code = self.engine.load(code)?;
+        Ok(Revision::new(
+            spec(namespace, "only")?,
+            code,
+            &self.counters,
+        )?)
     }
 
     pub(crate) fn publish(&self, functions: Vec<ServedFunction>) {
         self.plane
             .publish(Arc::new(RoutingTable::new(1, functions)));
     }
+}
+
+fn spec(namespace: &str, name: &str) -> Result<RevisionSpec> {
+    Ok(RevisionSpec {
+        function: FunctionKey::new(namespace, "f"),
+        name: RevisionName::new(name).context("an invalid name of a revision")?,
+        limits: Limits {
+            concurrency: 1_000,
+            ..Limits::default()
+        },
+        env: Vec::new(),
+        config: Vec::new(),
+        key_value: Vec::new(),
+        egress: AllowList::default(),
+        authorities: None,
+        reuse: ReusePolicy::default(),
+    })
 }
 
 /// Returns a function that serves the host `NAMESPACE.example`. `candidate` comes with its weight in 1/10,000.
@@ -138,4 +152,19 @@ pub(crate) fn ask(client: &mut TcpStream, host: &str) -> Result<u16> {
         client.set_nodelay(true)?;
     }
     Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plane_without_functions_answers_404() {
+        let plane = LocalDataPlane::start().unwrap();
+        let mut client = TcpStream::connect(plane.address()).unwrap();
+        client
+            .set_read_timeout(Some(std::time::Duration::from_secs(60)))
+            .unwrap();
+        assert_eq!(ask(&mut client, "a.example").unwrap(), 404);
+    }
 }

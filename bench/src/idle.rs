@@ -1,9 +1,9 @@
-//! Memory of a node with many functions whose code is mapped and that nobody calls, and what they cost a request to another
+//! Memory of a node with many functions whose code is mapped and that have no requests, and what they cost a request to another
 //! function. The node runs in this process.
 
 use crate::data_plane::{LocalDataPlane, ask, function};
 use anyhow::{Context, Result, ensure};
-use node_shim::engine::Compiler;
+use node_shim::{descriptors, engine::Compiler};
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
@@ -39,7 +39,7 @@ const SLOWER: f64 = 1.1;
 /// # Errors
 /// Returns an error when a function cannot be loaded, a request fails or a bound is missed.
 pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
-    allow_open_files();
+    descriptors::raise_limit();
     let wasm = fs::read(&args.guest).with_context(|| args.guest.display().to_string())?;
     let folder = tempfile::tempdir()?;
     let code = folder.path().join("code");
@@ -89,20 +89,6 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
         MEMORY >> 20
     );
     Ok(())
-}
-
-/// Raises the limit of open files to the largest allowed one, as the node-shim does.
-fn allow_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // with the limit as it is, fewer functions fit
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
 }
 
 /// Returns the memory of this process that is not a copy of a file, in bytes.

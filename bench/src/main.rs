@@ -4,6 +4,7 @@ mod data_plane;
 mod first;
 mod host;
 mod identical;
+mod idle;
 mod neighbours;
 mod serve;
 
@@ -42,6 +43,8 @@ enum Command {
     First(first::Args),
     /// Compare the latencies of two revisions with the same code at small weights
     Identical(identical::Args),
+    /// Measure the memory of functions without requests, and what they cost a request to another one
+    Idle(idle::Args),
     /// Measure the latency of a function beside others that compute without end
     Neighbours(neighbours::Args),
     /// Run the bare hyper server (started by `serve`)
@@ -102,6 +105,9 @@ fn main() -> Result<()> {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::Identical(args) => identical::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::Idle(args) => idle::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::Neighbours(args) => neighbours::run(&args, &mut |line| {

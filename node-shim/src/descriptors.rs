@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit to the highest value that the process may set. Service managers and container runtimes start
 /// programs with a limit of 1,024, which select(2) needs and this program does not.
-pub(crate) fn raise_limit() {
+pub fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return;
@@ -20,6 +20,6 @@ pub(crate) fn raise_limit() {
 }
 
 /// Returns the limit; `u64::MAX` when there is none.
-pub(crate) fn limit() -> u64 {
+pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -44,7 +44,7 @@ pub mod config_value;
 mod connection;
 pub mod counters;
 pub mod data_plane;
-mod descriptors;
+pub mod descriptors;
 pub mod dev;
 pub mod disk;
 pub mod drain;

@@ -63,6 +63,7 @@ impl Node {
             Arc::new(NodeCounters::default()),
             GuestLog::start("bench", Box::new(std::io::sink()))?,
         )?;
+        plane.open()?;
         let client = TcpStream::connect(plane.address())?;
         client.set_nodelay(true)?;
         let mut node = Self {

@@ -1,13 +1,15 @@
 //! Compares `node-shim serve` with `wasmtime serve`, which people would run instead, and writes the result as a table and as
 //! a picture.
 //!
-//! On one core, all servers of a guest take turns, and the load generator spins on the other core: the result is the CPU time
-//! per request. On the whole machine, servers and load generator share all cores: the result is requests/s.
+//! On one core, all servers of a guest take turns, and the load generator spins on the other core: the results are the CPU time
+//! per request and, at a part of each server's own capacity, the latency. On the whole machine, servers and load generator share
+//! all cores: the result is requests/s.
 
 use super::{
     Load, Round, chart,
     load::{LOAD_CORE, Waiting},
     median, name_of,
+    paced::{self, Latency},
     server::{Place, Server},
 };
 use anyhow::{Context, Result};
@@ -15,6 +17,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// Options of the measurement.
@@ -47,6 +50,10 @@ const CONNECTIONS: usize = 16;
 const ALL_CORES_CONNECTIONS: usize = 32;
 /// Number of requests of an instance that is used again, in both programs.
 const REUSES: &str = "128";
+/// What a guest imports to read its configuration, which the smallest host does not offer.
+const CONFIG: &[u8] = b"wasi:config/";
+/// Part of a server's capacity at which its latency is measured.
+const LOADED: f64 = 0.7;
 
 /// One of the compared ways to serve a guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +122,7 @@ impl Host {
 /// Measurements of one guest.
 struct Guest {
     name: String,
-    one_core: Vec<(Host, Round)>,
+    one_core: Vec<(Host, Round, Option<Latency>)>,
     all_cores: Vec<(Host, Round)>,
 }
 
@@ -144,14 +151,34 @@ pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-fn one_core(args: &Args, guest: &Path) -> Result<Vec<(Host, Round)>> {
+fn one_core(args: &Args, guest: &Path) -> Result<Vec<(Host, Round, Option<Latency>)>> {
     let load = Load {
         seconds: args.seconds,
         connections: CONNECTIONS,
         waiting: Waiting::Spinning,
         core: Some(LOAD_CORE),
     };
-    in_turns(args, guest, &Host::ALL, load, Place::OneCore)
+    let configured = fs::read(guest)?
+        .windows(CONFIG.len())
+        .any(|name| name == CONFIG);
+    let hosts = Host::ALL
+        .into_iter()
+        .filter(|host| *host != Host::Least || !configured);
+    let servers = start(args, guest, &hosts.collect::<Vec<_>>(), Place::OneCore)?;
+    let rounds = in_turns(args.rounds, &servers, load)?;
+    let mut windows: Vec<_> = servers.iter().map(|_| Vec::new()).collect();
+    for _ in 0..args.rounds {
+        for (((host, server), round), seen) in servers.iter().zip(&rounds).zip(&mut windows) {
+            let rate = round.per_second * LOADED;
+            let duration = Duration::from_secs(args.seconds);
+            let latency = paced::drive(server.address, rate, duration, Some(LOAD_CORE));
+            seen.extend(latency.with_context(|| format!("{} at {rate:.0}/s", host.name()))?);
+        }
+    }
+    let measured = servers.iter().zip(rounds).zip(windows);
+    Ok(measured
+        .map(|(((host, _), round), windows)| (*host, round, paced::median(&windows)))
+        .collect())
 }
 
 fn all_cores(args: &Args, guest: &Path) -> Result<Vec<(Host, Round)>> {
@@ -164,46 +191,31 @@ fn all_cores(args: &Args, guest: &Path) -> Result<Vec<(Host, Round)>> {
     let hosts = Host::ALL
         .into_iter()
         .filter(|host| !matches!(host, Host::Bare | Host::Least));
-    in_turns(
-        args,
-        guest,
-        &hosts.collect::<Vec<_>>(),
-        load,
-        Place::AllCores,
-    )
+    let servers = start(args, guest, &hosts.collect::<Vec<_>>(), Place::AllCores)?;
+    let rounds = in_turns(args.rounds, &servers, load)?;
+    let hosts = servers.iter().map(|(host, _)| *host);
+    Ok(hosts.zip(rounds).collect())
 }
 
-/// Measures the hosts A B C A B C …, so that changes of the machine's speed affect all of them.
-fn in_turns(
-    args: &Args,
-    guest: &Path,
-    hosts: &[Host],
-    load: Load,
-    place: Place,
-) -> Result<Vec<(Host, Round)>> {
-    let mut servers = Vec::new();
-    for host in hosts {
+fn start(args: &Args, guest: &Path, hosts: &[Host], place: Place) -> Result<Vec<(Host, Server)>> {
+    let started = hosts.iter().map(|host| {
         let server = host.start(args, guest, place);
         let server = server.with_context(|| format!("{} {}", host.name(), guest.display()))?;
-        servers.push((*host, server, Vec::new()));
-    }
-    for _ in 0..args.rounds {
-        for (host, server, rounds) in &mut servers {
-            let round = load.round(server);
-            rounds.push(round.with_context(|| format!("{} {}", host.name(), guest.display()))?);
-        }
-    }
-    let medians = servers
-        .iter()
-        .map(|(host, _, rounds)| Ok((*host, median(rounds)?)));
-    medians.collect()
+        Ok((*host, server))
+    });
+    started.collect()
 }
 
-fn of(rounds: &[(Host, Round)], host: Host) -> Option<Round> {
-    rounds
-        .iter()
-        .find(|(one, _)| *one == host)
-        .map(|(_, round)| *round)
+/// Measures the servers A B C A B C …, so that changes of the machine's speed affect all of them. Returns the median of each.
+fn in_turns(rounds: usize, servers: &[(Host, Server)], load: Load) -> Result<Vec<Round>> {
+    let mut measured: Vec<_> = servers.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for ((host, server), seen) in servers.iter().zip(&mut measured) {
+            let round = load.round(server);
+            seen.push(round.with_context(|| host.name())?);
+        }
+    }
+    measured.iter().map(|seen| median(seen)).collect()
 }
 
 fn report(args: &Args, guests: &[Guest]) -> Result<String> {
@@ -217,25 +229,28 @@ fn report(args: &Args, guests: &[Guest]) -> Result<String> {
     for guest in guests {
         lines.extend([
             format!("\n### {}\n", guest.name),
-            "| | CPU µs per request | ÷ node-shim | req/s on one core | p99 µs |".to_owned(),
-            "|---|---|---|---|---|".to_owned(),
+            "| | CPU µs per request | ÷ node-shim | req/s on one core | p50 µs at 70 % | p99 µs at 70 % |".to_owned(),
+            "|---|---|---|---|---|---|".to_owned(),
         ]);
-        let base = of(&guest.one_core, Host::Shim).context("the node-shim was not measured")?;
-        lines.extend(guest.one_core.iter().map(|(host, round)| {
+        let shim = guest.one_core.iter().find(|(host, ..)| *host == Host::Shim);
+        let (_, base, _) = shim.context("the node-shim was not measured")?;
+        lines.extend(guest.one_core.iter().map(|(host, round, latency)| {
             format!(
-                "| {} | {:.1} | {:.2} | {:.0} | {} |",
+                "| {} | {:.1} | {:.2} | {:.0} | {} | {} |",
                 host.name(),
                 round.cpu_micros,
                 round.cpu_micros / base.cpu_micros,
                 round.per_second,
-                round.p99.as_micros()
+                micros(*latency, |latency| latency.p50),
+                micros(*latency, |latency| latency.p99)
             )
         }));
         lines.extend([
             "\n| all cores, shared with the load generator | req/s | ÷ node-shim | CPU µs per request |".to_owned(),
             "|---|---|---|---|".to_owned(),
         ]);
-        let base = of(&guest.all_cores, Host::Shim).context("the node-shim was not measured")?;
+        let shim = guest.all_cores.iter().find(|(host, _)| *host == Host::Shim);
+        let (_, base) = shim.context("the node-shim was not measured")?;
         lines.extend(guest.all_cores.iter().map(|(host, round)| {
             format!(
                 "| {} | {:.0} | {:.2} | {:.1} |",
@@ -249,8 +264,16 @@ fn report(args: &Args, guests: &[Guest]) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
+/// Formats a latency in microseconds; a dash for a guest that serves too few requests for percentiles.
+fn micros(latency: Option<Latency>, of: fn(Latency) -> Duration) -> String {
+    latency.map_or_else(
+        || "–".to_owned(),
+        |latency| of(latency).as_micros().to_string(),
+    )
+}
+
 fn group(guest: &Guest) -> chart::Group {
-    let bars = guest.one_core.iter().map(|(host, round)| chart::Bar {
+    let bars = guest.one_core.iter().map(|(host, round, _)| chart::Bar {
         name: host.name().to_owned(),
         value: round.cpu_micros,
         ours: matches!(host, Host::Shim | Host::ShimReuse),

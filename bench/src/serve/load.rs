@@ -1,5 +1,5 @@
 //! Closed-loop load generator: keeps a fixed number of connections busy. It measures capacity, not latency at a
-//! given rate.
+//! given rate, which `paced` does.
 
 use anyhow::{Context, Result};
 use std::{
@@ -70,7 +70,7 @@ pub(super) fn drive(
 }
 
 /// Pins this thread, and the threads it starts, to a CPU core.
-fn pin(core: usize) {
+pub(super) fn pin(core: usize) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(core);
     // on a machine with one core, the measurement is less precise
@@ -134,18 +134,18 @@ fn sleep(
     Ok((latencies, failed))
 }
 
-struct Connection {
+pub(super) struct Connection {
     to: SocketAddr,
     stream: TcpStream,
     nonblocking: bool,
     /// Whether the server has announced that it closes the connection.
     closing: bool,
-    sent: Instant,
+    pub(super) sent: Instant,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    fn open(to: SocketAddr, nonblocking: bool) -> Result<Self> {
+    pub(super) fn open(to: SocketAddr, nonblocking: bool) -> Result<Self> {
         let stream = TcpStream::connect(to).context("connect")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -160,7 +160,7 @@ impl Connection {
         })
     }
 
-    fn ask(&mut self) -> Result<()> {
+    pub(super) fn ask(&mut self) -> Result<()> {
         if self.closing {
             *self = Self::open(self.to, self.nonblocking)?;
         }
@@ -170,7 +170,7 @@ impl Connection {
     }
 
     /// Reads once. Returns whether the response is a 200 when it is complete, else `None`.
-    fn answer(&mut self) -> Result<Option<bool>> {
+    pub(super) fn answer(&mut self) -> Result<Option<bool>> {
         let mut chunk = [0; 4096];
         let read = match self.stream.read(&mut chunk) {
             Ok(read) => read,

@@ -9,6 +9,7 @@
 mod chart;
 pub(crate) mod hosts;
 mod load;
+mod paced;
 mod reference;
 mod server;
 pub(crate) mod threads;

@@ -11,15 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// More than a server below its capacity has requests at a time.
+/// Number of connections. A server below its capacity has fewer requests in progress.
 const CONNECTIONS: usize = 64;
+/// Time that responses may take after the last arrival.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The arrivals of every measurement are the same.
 const SEED: u64 = 20_261_201;
 
 /// The host of a virtual machine stops it now and then for milliseconds, and the requests of that time wait for each other. So
 /// the latency is measured in short windows, of which few have such a stop, and the median window counts.
 const WINDOW: Duration = Duration::from_millis(100);
-/// Fewest requests in a window whose 99th percentile means something.
+/// Minimum number of requests in a window; with fewer, its 99th percentile is not meaningful.
 const ENOUGH: usize = 100;
 
 /// Latency of a server at a given rate, from the arrival of a request to its complete response.
@@ -95,14 +97,19 @@ fn spin(to: SocketAddr, per_second: f64, duration: Duration) -> Result<Vec<(Dura
     let (mut waiting, mut requests) = (VecDeque::new(), Vec::with_capacity(1 << 20));
     let start = Instant::now();
     let mut next = start;
-    while start.elapsed() < duration {
-        while next <= Instant::now() {
+    // requests that have arrived by the end are waited for, because those in progress then are the slow ones
+    while start.elapsed() < duration || !waiting.is_empty() || !busy.is_empty() {
+        while next <= Instant::now() && next - start < duration {
             waiting.push_back(next);
             let gap = -random.random::<f64>().max(1e-9).ln();
             next += Duration::from_secs_f64(gap / per_second);
         }
         ensure!(
-            (waiting.len() as f64) < per_second,
+            start.elapsed() < duration + PATIENCE,
+            "a request has no response"
+        );
+        ensure!(
+            (waiting.len() as f64) < per_second + 2.0,
             "the server is a second of requests behind"
         );
         while let Some(arrived) = waiting.front().copied() {

@@ -84,7 +84,7 @@ impl Server {
         Self::start(
             place
                 .command(program)
-                .args(["serve", "--addr", "127.0.0.1:0", "-Scli"])
+                .args(["serve", "--addr", "127.0.0.1:0", "-Scli", "-Sconfig"])
                 .args(options)
                 .arg(guest),
         )
