@@ -1,8 +1,8 @@
 //! Conditions and phase, which other tools read. Both are derived from the persisted state.
 
 use super::{
-    HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor, message,
-    stable_health,
+    HoldReason, Outcome, PlanKind, RolloutState, State, Suspension, TransitionKind, WaitingFor,
+    message, stable_health,
 };
 use crate::function::Function;
 
@@ -62,7 +62,7 @@ pub fn phase(function: &Function, state: &RolloutState) -> Phase {
 /// Types of the conditions that follow from a rollout. The operator sets `Accepted`, `Resolved` and `Compatible` elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionType {
-    /// The nodes serve the desired revision, or the function is suspended, and no rollout runs.
+    /// The nodes serve the desired revision, or do not because the function is suspended, and no rollout runs.
     Ready,
     /// The operator or the nodes still work towards the spec.
     Reconciling,
@@ -119,6 +119,9 @@ impl From<bool> for ConditionStatus {
         if applies { Self::True } else { Self::False }
     }
 }
+
+/// Reason of `Ready=True` while no node serves the function, because it is suspended.
+pub(super) const SUSPENDED: &str = HoldReason::Suspended.as_str();
 
 /// A condition of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,8 +280,11 @@ fn ready<'t>(
     match &state.stable {
         None => (false, "Pending"),
         // every node answers as the spec asks for, and nothing else is going to happen
-        Some(_) if function.suspend => (true, "Suspended"),
+        Some(_) if function.suspend && state.suspension == Suspension::Suspended => {
+            (true, SUSPENDED)
+        }
         Some(_) if n.live == 0 => (false, "NoNodes"),
+        Some(_) if function.suspend || state.suspension.is_pending() => (false, "NodesNotReady"),
         Some(_) => match &function.policy {
             Some(policy) if !policy.nodes.min_loaded.reached(n.loaded, n.live) => {
                 (false, "NodesNotReady")

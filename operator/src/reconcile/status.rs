@@ -65,7 +65,8 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
         (None, None) => {
             let at_rest = state.state == core::State::Idle;
-            let problem = parts.certificate_problem.or(parts.moving.as_deref());
+            let certificate = parts.certificate_problem.filter(|_| !function.suspend);
+            let problem = certificate.or(parts.moving.as_deref());
             let problem = problem.filter(|_| at_rest);
             problem.unwrap_or(&sentence).to_owned()
         }
