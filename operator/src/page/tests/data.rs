@@ -52,7 +52,7 @@ async fn the_list_has_the_most_urgent_functions_first() {
         [
             "ErrorsWorse",
             "held: PrometheusUnavailable",
-            "67 % of the evidence",
+            "66 % of the evidence",
             "",
             "Promoted",
             "Promoted"
