@@ -9,9 +9,9 @@ use crate::function::Function;
 /// Summary of the state for `status.phase`. The operator never decides by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// There is no stable revision yet.
+    /// There is no stable revision yet, or the spec waits for an object, an image or nodes.
     Pending,
-    /// The stable revision serves all requests and no rollout runs.
+    /// The function is `Ready`: the desired revision serves all requests and no rollout runs.
     Ready,
     /// A rollout runs.
     Progressing,
@@ -19,7 +19,8 @@ pub enum Phase {
     Paused,
     /// The desired revision was rejected; stable serves all requests.
     RolledBack,
-    /// There is no stable revision, and the desired one was rejected.
+    /// The function is `Stalled` without a rollout: the spec is refused, or its first revision was rejected. A stable revision
+    /// serves as before.
     Failed,
     /// The function is suspended by `spec.suspend`.
     Suspended,
@@ -41,9 +42,13 @@ impl Phase {
     }
 }
 
-/// Computes `status.phase`.
+/// Computes `status.phase`. Without a rollout it follows from `conditions`, so that it agrees with `Ready`.
 #[must_use]
-pub fn phase(function: &Function, state: &RolloutState) -> Phase {
+pub fn phase(function: &Function, state: &RolloutState, conditions: &[Condition]) -> Phase {
+    let is_true = |kind| {
+        let mut conditions = conditions.iter();
+        conditions.any(|one| one.kind == kind && one.status == ConditionStatus::True)
+    };
     let paused = state
         .rollout
         .as_ref()
@@ -52,8 +57,10 @@ pub fn phase(function: &Function, state: &RolloutState) -> Phase {
         _ if function.suspend => Phase::Suspended,
         State::Failed => Phase::Failed,
         State::RolledBack => Phase::RolledBack,
+        State::Idle if is_true(ConditionType::Ready) => Phase::Ready,
+        State::Idle if is_true(ConditionType::Stalled) => Phase::Failed,
+        State::Idle => Phase::Pending,
         _ if state.stable.is_none() => Phase::Pending,
-        State::Idle => Phase::Ready,
         _ if paused => Phase::Paused,
         State::Loading | State::Queued | State::Stepping | State::Baking => Phase::Progressing,
     }

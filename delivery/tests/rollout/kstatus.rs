@@ -172,6 +172,39 @@ fn a_blocked_spec_determines_ready_in_every_state() {
     }
 }
 
+/// A function without a rollout is never in the phase `Ready` while the condition `Ready` is false.
+#[test]
+fn the_phase_agrees_with_the_conditions() {
+    let blocked = |permanent| Blocked {
+        reason: "HostConflict".into(),
+        message: "taken".into(),
+        permanent,
+    };
+    let (refused, waits) = (blocked(true), blocked(false));
+    let (new, resting) = (World::new(policy()), World::resting(policy()));
+    let (stepping, rejected) = (World::stepping(policy()), World::rolled_back(policy()));
+    let mut alone = World::resting(policy());
+    alone.live = 0;
+    alone.tick();
+    let mut suspended = World::resting(policy());
+    suspended.function.suspend = true;
+    let table = [
+        (&new, None, Phase::Pending),
+        (&new, Some(&refused), Phase::Failed),
+        (&new, Some(&waits), Phase::Pending),
+        (&resting, None, Phase::Ready),
+        (&resting, Some(&refused), Phase::Failed),
+        (&resting, Some(&waits), Phase::Pending),
+        (&alone, None, Phase::Pending),
+        (&stepping, Some(&refused), Phase::Progressing),
+        (&rejected, Some(&refused), Phase::RolledBack),
+        (&suspended, Some(&refused), Phase::Suspended),
+    ];
+    for (world, blocked, expected) in table {
+        assert_eq!(world.phase(blocked), expected, "{blocked:?}");
+    }
+}
+
 #[test]
 fn a_suspended_function_is_ready_when_no_node_serves_it_any_longer() {
     let mut w = World::resting(policy());
@@ -188,7 +221,8 @@ fn a_suspended_function_is_ready_when_no_node_serves_it_any_longer() {
     w.after(1);
     assert_eq!(summary(&w, None), (Reconciling, "NodesNotReady".into()));
     assert!(
-        w.message().contains("1 of 4 nodes have not acknowledged the suspension, first node-17"),
+        w.message()
+            .contains("1 of 4 nodes have not acknowledged the suspension, first node-17"),
         "{}",
         w.message()
     );
@@ -196,7 +230,11 @@ fn a_suspended_function_is_ready_when_no_node_serves_it_any_longer() {
     let writes = w.writes;
     w.after(1);
     assert_eq!(summary(&w, None), (Ready, "Suspended".into()));
-    assert_eq!(w.writes, writes + 1, "the acknowledgement is written at once");
+    assert_eq!(
+        w.writes,
+        writes + 1,
+        "the acknowledgement is written at once"
+    );
     // neither a node that leaves nor another leader changes what nodes have
     w.live = 0;
     w.restart(60);
@@ -250,5 +288,8 @@ fn a_suspension_during_a_rollout_changes_no_token() {
         w.function.suspend = suspend;
         w.tick();
     }
-    assert_eq!((w.state.token, w.state.suspension), (token, Suspension::Off));
+    assert_eq!(
+        (w.state.token, w.state.suspension),
+        (token, Suspension::Off)
+    );
 }

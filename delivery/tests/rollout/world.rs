@@ -382,6 +382,11 @@ impl World {
         (c.status == ConditionStatus::True, c.reason)
     }
 
+    pub fn phase(&self, blocked: Option<&Blocked>) -> Phase {
+        let all = conditions(&self.function, &self.state, blocked, &self.message());
+        phase(&self.function, &self.state, &all)
+    }
+
     /// Status, reason and message of the condition `Healthy`.
     pub fn healthy(&self) -> (ConditionStatus, String, String) {
         let all = conditions(&self.function, &self.state, None, &self.message());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crds::EdgeFunction;
 use crds::conditions::{reasons, types};
+use crds::function::Phase;
 use crds::rollout::State;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
@@ -156,11 +157,9 @@ pub(super) async fn stall(ctx: &Context, key: &ObjectKey) {
         return;
     };
     let now = jiff::Timestamp::now();
-    let old = object
-        .status
-        .as_ref()
-        .map(|status| status.conditions.clone())
-        .unwrap_or_default();
+    let status = object.status.as_ref();
+    let old = status.map(|status| status.conditions.clone());
+    let old = old.unwrap_or_default();
     let generation = object.metadata.generation;
     let is_reported = |stalled: &Condition| {
         stalled.reason == reasons::INTERNAL_ERROR && stalled.observed_generation == generation
@@ -184,9 +183,14 @@ pub(super) async fn stall(ctx: &Context, key: &ObjectKey) {
         };
         condition(&old, kind, report, now)
     }));
+    // a rollout keeps its phase
+    let phase = match status.and_then(|status| status.phase) {
+        None | Some(Phase::Pending | Phase::Ready) => Some(Phase::Failed),
+        other => other,
+    };
     let patch = serde_json::json!({
         "metadata": { "resourceVersion": object.metadata.resource_version },
-        "status": { "conditions": conditions, "observedGeneration": generation },
+        "status": { "conditions": conditions, "observedGeneration": generation, "phase": phase },
     });
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {

@@ -66,7 +66,9 @@ async fn a_bug_is_reported_once_for_each_generation() {
         world.catch_up();
         worker::stall(&world.reconciler, &ObjectKey::new("shop", "f")).await;
         world.is_stalled("f", "InternalError");
-        assert_eq!(world.status("f").observed_generation, Some(generation));
+        let status = world.status("f");
+        assert_eq!(status.observed_generation, Some(generation));
+        assert_eq!(status.phase, Some(crds::function::Phase::Failed));
         world.events_written().await;
         let found = world.events("InternalError");
         assert_eq!(found.len(), events, "{found:?}");
