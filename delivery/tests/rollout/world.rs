@@ -309,6 +309,14 @@ impl World {
             line.is_empty() || line.split(' ').count() == 8 && line.ends_with(" --overwrite"),
             "the command must be the end of the message: {summary}"
         );
+        let action = line.split(" selvage.dev/").nth(1);
+        if let Some((action, _)) = action.and_then(|rest| rest.split_once('=')) {
+            let both = format!(": kubectl selvage {action} checkout -n shop, or: {line}");
+            assert!(
+                summary.ends_with(&both),
+                "the plugin comes first: {summary}"
+            );
+        }
         let sum: u32 = traffic(&decision.state)
             .iter()
             .map(|(_, w)| w.parts())
