@@ -46,15 +46,16 @@ use serde::{Deserialize, Serialize};
         description = "Value of the Node's label topology.kubernetes.io/region."
     ),
     printcolumn(
-        name = "Contact",
-        type_ = "date",
-        json_path = ".status.lastContact",
-        description = "Time of the last contact. For a connected node it is at most ten minutes old."
-    ),
-    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Contact",
+        type_ = "date",
+        json_path = ".status.lastContact",
+        description = "Time of the last contact. For a connected node it is at most ten minutes old.",
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]

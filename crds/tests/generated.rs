@@ -332,7 +332,7 @@ fn columns_are_those_of_the_manual() {
     assert_eq!(columns("EdgeRevision"), "Function Number Digest Loaded Age");
     assert_eq!(
         columns("EdgeNode"),
-        "Ready Shim Functions Region Contact Age"
+        "Ready Shim Functions Region Age (Contact)"
     );
     assert_eq!(columns("HostClaim"), "Host Namespace Age");
 }

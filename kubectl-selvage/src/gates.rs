@@ -90,6 +90,16 @@ mod tests {
                 "Waiting for approval (a/step-0).",
                 Some(Action::Approve),
             ),
+            (
+                "rolled back from 10 %. Evidence 236 to 1. To retry: kubectl selvage retry checkout -n shop, or: kubectl -n shop annotate ef checkout selvage.dev/retry=c-1 --overwrite",
+                "rolled back from 10 %. Evidence 236 to 1.",
+                Some(Action::Retry),
+            ),
+            (
+                "not tried again: c-1 was aborted 3 h ago. Change the spec, or run: kubectl selvage retry checkout -n shop, or: kubectl -n shop annotate ef checkout selvage.dev/retry=c-1 --overwrite",
+                "not tried again: c-1 was aborted 3 h ago.",
+                Some(Action::Retry),
+            ),
             ("c-1 is stable.", "c-1 is stable.", None),
             (
                 "The value is unknown. Put it back: kubectl -n shop edit secret db",

@@ -181,8 +181,11 @@ fn node_conditions(old: &EdgeNodeStatus, node: &NodeView, now: Timestamp) -> Vec
     let converged = node.functions_loaded + node.functions_failed >= node.functions_desired
         && node.functions_failed == 0;
     let functions = format!(
-        "{} of {} functions are loaded, {} cannot be loaded",
-        node.functions_loaded, node.functions_desired, node.functions_failed
+        "{} of {} functions are loaded, {} cannot be loaded{}",
+        node.functions_loaded,
+        node.functions_desired,
+        node.functions_failed,
+        exceptions_of(node)
     );
     let contact = if node.live {
         "the shim is connected"
@@ -204,6 +207,26 @@ fn node_conditions(old: &EdgeNodeStatus, node: &NodeView, now: Timestamp) -> Vec
         condition(old, types::CONVERGED, converged, loading, &functions, now),
         condition(old, types::READY, ready, readiness, contact, now),
     ]
+}
+
+/// `; 2 exceptions, first ReuseUnsafe of shop/cart`; empty without an exception.
+fn exceptions_of(node: &NodeView) -> String {
+    let Some(first) = node.exceptions.first() else {
+        return String::new();
+    };
+    let count = node.exceptions.len() + node.exceptions_dropped as usize;
+    let noun = if count == 1 {
+        "exception"
+    } else {
+        "exceptions"
+    };
+    let function = first.function.as_ref();
+    let of = function.map(|it| format!(" of {}/{}", it.namespace, it.name));
+    format!(
+        "; {count} {noun}, first {}{}",
+        first.reason,
+        of.unwrap_or_default()
+    )
 }
 
 /// Time of the last contact to write. For a live node, the recorded time stays for ten minutes, so that not every
@@ -258,6 +281,60 @@ mod tests {
         assert_eq!(status_change(&new, &new), None);
         let created = status_change(&EdgeNodeStatus::default(), &new);
         assert_eq!(created, Some(serde_json::json!({ "shimVersion": "0.1.0" })));
+    }
+
+    #[test]
+    fn exceptions_are_counted_beside_the_functions_that_are_loaded() {
+        let exception = |reason: &str| v1::NodeException {
+            function: Some(v1::FunctionKey {
+                namespace: "shop".to_owned(),
+                name: "cart".to_owned(),
+            }),
+            reason: reason.to_owned(),
+            ..v1::NodeException::default()
+        };
+        let message = |exceptions: Vec<v1::NodeException>, exceptions_dropped| {
+            let node = NodeView {
+                name: "n-1".to_owned(),
+                live: true,
+                connected: true,
+                relayed: false,
+                last_contact: Timestamp::UNIX_EPOCH,
+                hello: v1::Hello::default(),
+                applied_version: 0,
+                functions_desired: 29,
+                functions_loaded: 29,
+                functions_failed: 0,
+                ready: true,
+                exceptions,
+                exceptions_dropped,
+            };
+            let all = node_conditions(&EdgeNodeStatus::default(), &node, Timestamp::UNIX_EPOCH);
+            all.into_iter().next().unwrap().message
+        };
+        let loaded = "29 of 29 functions are loaded, 0 cannot be loaded";
+        assert_eq!(message(Vec::new(), 0), loaded);
+        let one = vec![exception("ReuseUnsafe")];
+        assert_eq!(
+            message(one, 0),
+            format!("{loaded}; 1 exception, first ReuseUnsafe of shop/cart")
+        );
+        let two = vec![exception("SecretsUnavailable"), exception("ReuseUnsafe")];
+        assert_eq!(
+            message(two, 7),
+            format!("{loaded}; 9 exceptions, first SecretsUnavailable of shop/cart")
+        );
+        // an exception of the node itself belongs to no function
+        assert_eq!(
+            message(
+                vec![v1::NodeException {
+                    reason: "DiskFull".to_owned(),
+                    ..v1::NodeException::default()
+                }],
+                0
+            ),
+            format!("{loaded}; 1 exception, first DiskFull")
+        );
     }
 
     #[test]

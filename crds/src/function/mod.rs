@@ -56,7 +56,7 @@ use crate::rollout::FunctionRollout;
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "One-word summary of the state."),
     printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.revision", description = "Revision that last passed its rollout."),
     printcolumn(name = "Candidate", type_ = "string", json_path = ".status.candidate.revision", description = "Revision that is being rolled out."),
-    printcolumn(name = "Weight", type_ = "string", json_path = ".status.rollout.weight", description = "Share of the requests that the candidate answers."),
+    printcolumn(name = "Weight", type_ = "string", json_path = ".status.rollout.weight", description = "Share of the requests that the candidate answers; 0% while no node serves it."),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary", description = "Nodes that apply the current shares, of the nodes that should serve the function."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "Sentence that describes the current situation."),

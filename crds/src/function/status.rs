@@ -86,7 +86,7 @@ pub struct EdgeFunctionStatus {
 words! {
     /// One-word summary of a function's state.
     Phase {
-        /// No revision is served yet.
+        /// No revision is served yet, or the spec waits for an object, an image or nodes.
         Pending = "Pending",
         /// The desired revision is served and no rollout runs.
         Ready = "Ready",
@@ -96,7 +96,7 @@ words! {
         Paused = "Paused",
         /// The desired revision was rejected; stable is served.
         RolledBack = "RolledBack",
-        /// No revision can be served.
+        /// The spec is refused or cannot be served. A stable revision, if there is one, is served as before.
         Failed = "Failed",
         /// The function is suspended by `spec.suspend`.
         Suspended = "Suspended",

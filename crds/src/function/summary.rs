@@ -78,7 +78,11 @@ impl RolloutStatus {
             .and_then(|share| share.parse::<f64>().ok());
         match progress {
             Some(share) if share >= 1.0 => "good so far".to_owned(),
-            Some(share) => format!("{:.0} % of the evidence", share * 100.0),
+            // rounded down, because only all of the evidence is enough; the text has four decimals
+            Some(share) => {
+                let percent = ((share * 1e4).round() / 100.0).floor().clamp(0.0, 99.0);
+                format!("{percent:.0} % of the evidence")
+            }
             None => "nothing measured".to_owned(),
         }
     }
@@ -136,6 +140,14 @@ mod tests {
                 "62 % of the evidence",
             ),
             (
+                json!({ "rollout": { "state": "Stepping", "evidence": pass("0.29") } }),
+                "29 % of the evidence",
+            ),
+            (
+                json!({ "rollout": { "state": "Stepping", "evidence": pass("0.996") } }),
+                "99 % of the evidence",
+            ),
+            (
                 json!({ "rollout": { "state": "Baking", "evidence": pass("1") } }),
                 "good so far",
             ),
@@ -150,7 +162,7 @@ mod tests {
             let status = function(json!({ "rollout": rollout })).status.unwrap();
             status.rollout.unwrap().step_of_all()
         };
-        let plan = json!({ "steps": [{ "weight": "1%" }, { "weight": "5%" }] });
+        let plan = json!({ "steps": [{ "weight": 100 }, { "weight": 500 }] });
         let stepping = json!({ "state": "Stepping", "step": 1, "plan": plan });
         assert_eq!(step(stepping).as_deref(), Some("2/2"));
         assert_eq!(step(json!({ "state": "Baking" })).as_deref(), Some("bake"));

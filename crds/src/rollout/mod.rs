@@ -153,7 +153,7 @@ pub struct RolloutBody {
 
 /// Validation rules between the fields of a body. Both kinds that hold a body use this list.
 fn body_rules() -> Vec<serde_json::Value> {
-    use crate::schema::rule;
+    use crate::schema::{rule, rule_saying};
     let belongs = |field: &str, strategy: &str| {
         rule(
             format!("!has(self.{field}) || (has(self.strategy) && self.strategy == '{strategy}')"),
@@ -162,6 +162,8 @@ fn body_rules() -> Vec<serde_json::Value> {
             ),
         )
     };
+    let known = "(has(self.gates) && self.gates.exists(g, g.name == n && g.at == 'Step'))";
+    let (steps, in_step) = ("self.canary.steps", "has(s.gates)");
     vec![
         rule(
             "!has(self.canary) || !has(self.strategy) || self.strategy == 'Canary'",
@@ -170,8 +172,13 @@ fn body_rules() -> Vec<serde_json::Value> {
         belongs("blueGreen", "BlueGreen"),
         belongs("abTest", "ABTest"),
         belongs("shadow", "Shadow"),
-        rule(
-            "!has(self.canary) || !has(self.canary.steps) || self.canary.steps.all(s, !has(s.gates) || s.gates.all(n, has(self.gates) && self.gates.exists(g, g.name == n && g.at == 'Step')))",
+        rule_saying(
+            format!(
+                "!has(self.canary) || !has({steps}) || {steps}.all(s, !{in_step} || s.gates.all(n, {known}))"
+            ),
+            format!(
+                "'a step names the gate \"' + {steps}.filter(s, {in_step} && !s.gates.all(n, {known}))[0].gates.filter(n, !{known})[0] + '\", which does not exist: add it to gates with at: Step'"
+            ),
             "a step names a gate that does not exist: add the gate to gates with at: Step",
         ),
     ]

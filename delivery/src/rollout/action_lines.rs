@@ -3,21 +3,22 @@
 use super::{RolloutState, State};
 use crate::function::{Action, Function};
 
-/// Message of the Event `ApprovalNeeded`: the gates and the command that approves them.
+/// Message of the Event `ApprovalNeeded`: the gates and the commands that approve them.
 pub(super) fn approval(function: &Function, state: &RolloutState, gates: &[String]) -> String {
     let line = command(function, state, Action::Approve);
     format!("approval is needed ({}): {line}", gates.join(", "))
 }
 
-/// Command that requests an action, with a value that was not used yet. It must stand at the end of a message, so that
-/// it can be copied to the end of the line.
+/// Commands that request an action, by the plugin or with a value that was not used yet. They must stand at the end of a
+/// message, so that the last one can be copied to the end of the line, and programs that read the end of it find that one.
 pub(super) fn command(function: &Function, state: &RolloutState, action: Action) -> String {
+    let Function {
+        namespace, name, ..
+    } = function;
+    let (action, value) = (action.as_str(), unused_value(state, action));
     format!(
-        "kubectl -n {} annotate ef {} selvage.dev/{}={} --overwrite",
-        function.namespace,
-        function.name,
-        action.as_str(),
-        unused_value(state, action)
+        "kubectl selvage {action} {name} -n {namespace}, \
+         or: kubectl -n {namespace} annotate ef {name} selvage.dev/{action}={value} --overwrite"
     )
 }
 

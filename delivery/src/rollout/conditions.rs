@@ -1,17 +1,17 @@
 //! Conditions and phase, which other tools read. Both are derived from the persisted state.
 
 use super::{
-    HoldReason, Outcome, PlanKind, RolloutState, State, TransitionKind, WaitingFor, message,
-    stable_health,
+    HoldReason, Outcome, PlanKind, RolloutState, State, Suspension, TransitionKind, WaitingFor,
+    message, stable_health,
 };
 use crate::function::Function;
 
 /// Summary of the state for `status.phase`. The operator never decides by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// There is no stable revision yet.
+    /// There is no stable revision yet, or the spec waits for an object, an image or nodes.
     Pending,
-    /// The stable revision serves all requests and no rollout runs.
+    /// The function is `Ready`: the desired revision serves all requests and no rollout runs.
     Ready,
     /// A rollout runs.
     Progressing,
@@ -19,7 +19,8 @@ pub enum Phase {
     Paused,
     /// The desired revision was rejected; stable serves all requests.
     RolledBack,
-    /// There is no stable revision, and the desired one was rejected.
+    /// The function is `Stalled` without a rollout: the spec is refused, or its first revision was rejected. A stable revision
+    /// serves as before.
     Failed,
     /// The function is suspended by `spec.suspend`.
     Suspended,
@@ -41,9 +42,13 @@ impl Phase {
     }
 }
 
-/// Computes `status.phase`.
+/// Computes `status.phase`. Without a rollout it follows from `conditions`, so that it agrees with `Ready`.
 #[must_use]
-pub fn phase(function: &Function, state: &RolloutState) -> Phase {
+pub fn phase(function: &Function, state: &RolloutState, conditions: &[Condition]) -> Phase {
+    let is_true = |kind| {
+        let mut conditions = conditions.iter();
+        conditions.any(|one| one.kind == kind && one.status == ConditionStatus::True)
+    };
     let paused = state
         .rollout
         .as_ref()
@@ -52,8 +57,10 @@ pub fn phase(function: &Function, state: &RolloutState) -> Phase {
         _ if function.suspend => Phase::Suspended,
         State::Failed => Phase::Failed,
         State::RolledBack => Phase::RolledBack,
+        State::Idle if is_true(ConditionType::Ready) => Phase::Ready,
+        State::Idle if is_true(ConditionType::Stalled) => Phase::Failed,
+        State::Idle => Phase::Pending,
         _ if state.stable.is_none() => Phase::Pending,
-        State::Idle => Phase::Ready,
         _ if paused => Phase::Paused,
         State::Loading | State::Queued | State::Stepping | State::Baking => Phase::Progressing,
     }
@@ -62,7 +69,7 @@ pub fn phase(function: &Function, state: &RolloutState) -> Phase {
 /// Types of the conditions that follow from a rollout. The operator sets `Accepted`, `Resolved` and `Compatible` elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionType {
-    /// The nodes serve the desired revision, or the function is suspended, and no rollout runs.
+    /// The nodes serve the desired revision, or do not because the function is suspended, and no rollout runs.
     Ready,
     /// The operator or the nodes still work towards the spec.
     Reconciling,
@@ -119,6 +126,9 @@ impl From<bool> for ConditionStatus {
         if applies { Self::True } else { Self::False }
     }
 }
+
+/// Reason of `Ready=True` while no node serves the function, because it is suspended.
+pub(super) const SUSPENDED: &str = HoldReason::Suspended.as_str();
 
 /// A condition of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,8 +287,11 @@ fn ready<'t>(
     match &state.stable {
         None => (false, "Pending"),
         // every node answers as the spec asks for, and nothing else is going to happen
-        Some(_) if function.suspend => (true, "Suspended"),
+        Some(_) if function.suspend && state.suspension == Suspension::Suspended => {
+            (true, SUSPENDED)
+        }
         Some(_) if n.live == 0 => (false, "NoNodes"),
+        Some(_) if function.suspend || state.suspension.is_pending() => (false, "NodesNotReady"),
         Some(_) => match &function.policy {
             Some(policy) if !policy.nodes.min_loaded.reached(n.loaded, n.live) => {
                 (false, "NodesNotReady")

@@ -7,7 +7,7 @@ use super::decision::{CHECKPOINT, since};
 use super::pending_gates::unapproved;
 use super::{
     EvidenceSummary, HoldReason, NodeProblem, Rejected, Rollout, RolloutState, State, Unmeasured,
-    UnmeasuredKind, WaitingFor, Weight, format,
+    UnmeasuredKind, WaitingFor, Weight, format, suspension,
 };
 use crate::function::{Action, Function};
 
@@ -56,16 +56,18 @@ fn request(function: &Function, state: &RolloutState, r: &Rollout) -> Option<Str
 }
 
 fn rest(function: &Function, state: &RolloutState) -> String {
-    let stable = state.stable.as_ref().map(|s| &s.revision.name);
-    let state = match stable {
-        Some(name) if function.suspend => format!("{name} is stable."),
+    let pending = suspension::pending(state);
+    let serves = match state.stable.as_ref().map(|s| &s.revision.name) {
+        Some(name) if function.suspend || pending.is_some() => format!("{name} is stable."),
         Some(name) => format!("{name} is stable and serves all requests."),
         None => "nothing is served yet.".into(),
     };
-    if function.suspend {
-        format!("{state} The function is suspended: every request gets 503.")
-    } else {
-        state
+    match pending {
+        Some(pending) if state.stable.is_some() => format::sentences(vec![serves, pending]),
+        _ if function.suspend => {
+            format!("{serves} The function is suspended: every request gets 503.")
+        }
+        _ => serves,
     }
 }
 

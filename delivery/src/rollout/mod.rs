@@ -28,6 +28,7 @@ mod policy_bounds;
 mod records;
 mod stable_health;
 mod state;
+mod suspension;
 mod traffic_split;
 mod transition;
 mod unknown_secrets;
@@ -50,6 +51,7 @@ pub use policy_bounds::{PolicyViolation, policy_violations};
 pub use records::*;
 pub use stable_health::StableHealth;
 pub use state::*;
+pub use suspension::Suspension;
 pub use traffic_split::{TrafficSplit, hint_token, holds_slot, traffic, traffic_split};
 pub use transition::{EventType, TransitionEffects, TransitionKind};
 pub use unknown_secrets::{

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActionRecord, EventRecord, EvidenceSummary, Flags, HistoryEntry, NodeProblem, Plan, Rejected,
-    StepRecord, Weight,
+    StepRecord, Suspension, Weight,
 };
 use crate::function::{Action, Revision};
 
@@ -53,6 +53,9 @@ pub struct RolloutState {
     /// of former versions.
     #[serde(default)]
     pub stable_measured: bool,
+    /// Whether the function is suspended, and whether the nodes have that. `Off` in records of former versions.
+    #[serde(default)]
+    pub suspension: Suspension,
     /// Node counts of the last decision. A change of these alone does not require a write.
     pub nodes: NodesCount,
 }

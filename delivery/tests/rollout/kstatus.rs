@@ -131,8 +131,6 @@ fn every_state_with_a_rollout_is_reconciling_and_only_idle_is_ready() {
     alone.tick();
     let mut behind = World::resting(policy());
     behind.state.nodes.loaded = 1;
-    let mut suspended = World::resting(policy());
-    suspended.function.suspend = true;
     let table = [
         (World::new(policy()), Reconciling, "Pending"),
         (suspended_first, Reconciling, "Suspended"),
@@ -145,7 +143,6 @@ fn every_state_with_a_rollout_is_reconciling_and_only_idle_is_ready() {
         (World::resting(policy()), Ready, "Idle"),
         (alone, Reconciling, "NoNodes"),
         (behind, Reconciling, "NodesNotReady"),
-        (suspended, Ready, "Suspended"),
     ];
     for (world, scenario, reason) in table {
         assert_eq!(summary(&world, None), (scenario, reason.into()));
@@ -173,4 +170,126 @@ fn a_blocked_spec_determines_ready_in_every_state() {
             );
         }
     }
+}
+
+/// A function without a rollout is never in the phase `Ready` while the condition `Ready` is false.
+#[test]
+fn the_phase_agrees_with_the_conditions() {
+    let blocked = |permanent| Blocked {
+        reason: "HostConflict".into(),
+        message: "taken".into(),
+        permanent,
+    };
+    let (refused, waits) = (blocked(true), blocked(false));
+    let (new, resting) = (World::new(policy()), World::resting(policy()));
+    let (stepping, rejected) = (World::stepping(policy()), World::rolled_back(policy()));
+    let mut alone = World::resting(policy());
+    alone.live = 0;
+    alone.tick();
+    let mut suspended = World::resting(policy());
+    suspended.function.suspend = true;
+    let table = [
+        (&new, None, Phase::Pending),
+        (&new, Some(&refused), Phase::Failed),
+        (&new, Some(&waits), Phase::Pending),
+        (&resting, None, Phase::Ready),
+        (&resting, Some(&refused), Phase::Failed),
+        (&resting, Some(&waits), Phase::Pending),
+        (&alone, None, Phase::Pending),
+        (&stepping, Some(&refused), Phase::Progressing),
+        (&rejected, Some(&refused), Phase::RolledBack),
+        (&suspended, Some(&refused), Phase::Suspended),
+    ];
+    for (world, blocked, expected) in table {
+        assert_eq!(world.phase(blocked), expected, "{blocked:?}");
+    }
+}
+
+#[test]
+fn a_suspended_function_is_ready_when_no_node_serves_it_any_longer() {
+    let mut w = World::resting(policy());
+    let token = w.state.token;
+    (w.acking, w.function.suspend) = (false, true);
+    w.tick();
+    assert!(w.state.token > token, "nodes acknowledge tokens only");
+    assert_eq!(summary(&w, None), (Reconciling, "NodesNotReady".into()));
+    assert_eq!(
+        w.message(),
+        "checkout-a is stable. The suspension is on its way to 4 nodes."
+    );
+    (w.acking, w.able) = (true, 3);
+    w.after(1);
+    assert_eq!(summary(&w, None), (Reconciling, "NodesNotReady".into()));
+    assert!(
+        w.message()
+            .contains("1 of 4 nodes have not acknowledged the suspension, first node-17"),
+        "{}",
+        w.message()
+    );
+    w.able = 4;
+    let writes = w.writes;
+    w.after(1);
+    assert_eq!(summary(&w, None), (Ready, "Suspended".into()));
+    assert_eq!(
+        w.writes,
+        writes + 1,
+        "the acknowledgement is written at once"
+    );
+    // neither a node that leaves nor another leader changes what nodes have
+    w.live = 0;
+    w.restart(60);
+    assert_eq!(summary(&w, None), (Ready, "Suspended".into()));
+    w.live = 4;
+    (w.acking, w.function.suspend) = (false, false);
+    w.after(60);
+    assert_eq!(summary(&w, None), (Reconciling, "NodesNotReady".into()));
+    assert_eq!(
+        w.message(),
+        "checkout-a is stable. The end of the suspension is on its way to 4 nodes."
+    );
+    w.acking = true;
+    w.after(1);
+    assert_eq!(summary(&w, None), (Ready, "Idle".into()));
+}
+
+#[test]
+fn a_suspension_waits_for_nodes_that_exist_and_for_no_others() {
+    let suspended = |desired| {
+        let mut w = World::resting(policy());
+        (w.desired, w.live, w.function.suspend) = (desired, 0, true);
+        w.tick();
+        w
+    };
+    let unreached = suspended(4);
+    assert_eq!(summary(&unreached, None), (Reconciling, "NoNodes".into()));
+    assert_eq!(
+        unreached.message(),
+        "checkout-a is stable. The suspension waits: none of 4 nodes can be reached."
+    );
+    assert_eq!(summary(&suspended(0), None), (Ready, "Suspended".into()));
+}
+
+#[test]
+fn a_suspension_during_a_rollout_changes_no_token() {
+    let mut w = World::stepping(policy());
+    let token = w.state.token;
+    w.function.suspend = true;
+    w.tick();
+    assert_eq!(summary(&w, None), (Reconciling, "Suspended".into()));
+    w.set_desired("a");
+    w.after(60);
+    assert!(w.state.rollout.is_none() && w.state.token > token);
+    assert_eq!(summary(&w, None), (Reconciling, "NodesNotReady".into()));
+    w.after(1);
+    assert_eq!(summary(&w, None), (Ready, "Suspended".into()));
+    let mut w = World::stepping(policy());
+    let token = w.state.token;
+    for suspend in [true, false] {
+        w.function.suspend = suspend;
+        w.tick();
+    }
+    assert_eq!(
+        (w.state.token, w.state.suspension),
+        (token, Suspension::Off)
+    );
 }

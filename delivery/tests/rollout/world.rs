@@ -309,6 +309,14 @@ impl World {
             line.is_empty() || line.split(' ').count() == 8 && line.ends_with(" --overwrite"),
             "the command must be the end of the message: {summary}"
         );
+        let action = line.split(" selvage.dev/").nth(1);
+        if let Some((action, _)) = action.and_then(|rest| rest.split_once('=')) {
+            let both = format!(": kubectl selvage {action} checkout -n shop, or: {line}");
+            assert!(
+                summary.ends_with(&both),
+                "the plugin comes first: {summary}"
+            );
+        }
         let sum: u32 = traffic(&decision.state)
             .iter()
             .map(|(_, w)| w.parts())
@@ -380,6 +388,11 @@ impl World {
         let all = conditions(&self.function, &self.state, None, &self.message());
         let c = all.into_iter().find(|c| c.kind == kind).unwrap();
         (c.status == ConditionStatus::True, c.reason)
+    }
+
+    pub fn phase(&self, blocked: Option<&Blocked>) -> Phase {
+        let all = conditions(&self.function, &self.state, blocked, &self.message());
+        phase(&self.function, &self.state, &all)
     }
 
     /// Status, reason and message of the condition `Healthy`.

@@ -149,9 +149,11 @@ async fn approval(world: &World, flux: &Flux) -> Result<()> {
     );
     // what the message tells a person to run
     let message = function["status"]["message"].as_str().unwrap_or_default();
-    let (_, command) = message
-        .split_once("To approve: kubectl ")
-        .context("no command")?;
+    let (before, command) = message.rsplit_once(": kubectl ").context("no command")?;
+    ensure!(
+        before.contains("To approve: kubectl selvage approve checkout -n "),
+        "{message}"
+    );
     let arguments: Vec<&str> = command.split(' ').collect();
     world.kubectl(&arguments)?;
     flux.ready("production").await?;

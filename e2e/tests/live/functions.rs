@@ -159,19 +159,22 @@ async fn a_suspended_function_answers_503_and_returns(world: &World) -> Result<(
     spec["suspend"] = true.into();
     world.apply(&ns, "hello", spec.clone()).await?;
     world
-        .function(&ns, "hello", SOON, |f| f["status"]["phase"] == "Suspended")
-        .await?;
-    let node = world.nodes()[0];
-    world
-        .until(async |w: &World| {
-            Ok(w.edge.get(node, "suspend.example", "/").await?.error == "suspended")
+        .function(&ns, "hello", SOON, |f| {
+            selvage::condition(f, "Ready") == ("True", "Suspended")
         })
         .await?;
+    // Ready says that the nodes have the change, so nothing is waited for here
+    for node in world.nodes() {
+        let answer = world.edge.get(node, "suspend.example", "/").await?;
+        ensure!(answer.error == "suspended", "{node}: {}", answer.status);
+    }
     spec["suspend"] = false.into();
     world.serve(&ns, "hello", spec).await?;
-    world
-        .until(async |w: &World| Ok(w.edge.get(node, "suspend.example", "/").await?.status == 200))
-        .await
+    for node in world.nodes() {
+        let answer = world.edge.get(node, "suspend.example", "/").await?;
+        ensure!(answer.status == 200, "{node}: {}", answer.status);
+    }
+    Ok(())
 }
 
 async fn a_deleted_function_answers_404(world: &World) -> Result<()> {

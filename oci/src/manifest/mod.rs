@@ -70,7 +70,11 @@ pub enum ManifestError {
     )]
     Entries(usize),
     /// The image does not have exactly one component layer.
-    #[error("the image must have exactly one component layer; it has layers {0:?}")]
+    #[error(
+        "the image must have exactly one layer with a component; the media types of its layers are: {}; push the component with \
+         kubectl selvage push",
+        joined(.0)
+    )]
     Layers(Vec<String>),
     /// The component layer is larger than [`MAX_COMPONENT`].
     #[error("the component layer has {0} bytes; at most {MAX_COMPONENT} are allowed")]
@@ -171,6 +175,15 @@ fn component_layer(layers: &[Descriptor]) -> Result<Layer, ManifestError> {
         size: layer.size(),
         packing,
     })
+}
+
+/// Media types with commas between them; `none` without any.
+fn joined(media_types: &[String]) -> String {
+    if media_types.is_empty() {
+        "none".to_owned()
+    } else {
+        media_types.join(", ")
+    }
 }
 
 fn packing(media_type: &str) -> Option<Packing> {

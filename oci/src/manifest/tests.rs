@@ -138,6 +138,23 @@ fn a_manifest_without_exactly_one_component_is_refused() {
 }
 
 #[test]
+fn the_layers_that_were_found_are_named() {
+    let found = |layers: &[String]| {
+        let refused = Manifest::parse(image(layers).as_bytes());
+        refused.unwrap_err().to_string()
+    };
+    let text = |types| {
+        format!(
+            "the image must have exactly one layer with a component; the media types of its layers are: {types}; push the \
+             component with kubectl selvage push"
+        )
+    };
+    assert_eq!(found(&[]), text("none"));
+    let two = [layer("text/plain", 'a', 1), layer("image/png", 'b', 1)];
+    assert_eq!(found(&two), text("text/plain, image/png"));
+}
+
+#[test]
 fn an_index_leads_to_its_only_image_or_to_the_one_for_webassembly() {
     assert_eq!(chosen(&[layer(MANIFEST, 'a', 500)]).unwrap(), digest('a'));
     assert_eq!(

@@ -16,7 +16,7 @@ pub(super) enum Attention {
     Waits,
     /// A rollout runs.
     Runs,
-    /// The operator has not reported on the function yet.
+    /// The operator has not reported on the function yet, or the spec waits for an object, an image or nodes.
     Pending,
     /// Nothing is going on.
     Rests,

@@ -367,10 +367,12 @@ fn waiting(waiting: &WaitingFor) -> Waiting {
     }
 }
 
-/// Splits a message into its sentences and the command at its end.
+/// Splits a message into its sentences and the command at its end, which needs no plugin.
 fn split_command(message: &str) -> (&str, Option<String>) {
-    match message.rsplit_once(": kubectl ") {
-        Some((sentences, command)) => (sentences, Some(format!("kubectl {command}"))),
-        None => (message, None),
-    }
+    let Some((before, command)) = message.rsplit_once(": kubectl ") else {
+        return (message, None);
+    };
+    let by_plugin = before.rsplit_once(": kubectl selvage ");
+    let sentences = by_plugin.map_or(before, |(sentences, _)| sentences);
+    (sentences, Some(format!("kubectl {command}")))
 }

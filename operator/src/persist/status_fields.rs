@@ -74,7 +74,7 @@ pub fn rollout(state: &RolloutState) -> RolloutStatus {
         attempt: running.map(|rollout| rollout.attempt),
         plan: running.map(|rollout| plan(&rollout.plan)),
         step: running.map(|rollout| u32::try_from(rollout.step).unwrap_or(u32::MAX)),
-        weight: running.map(|rollout| percent(exposed(state, rollout))),
+        weight: running.map(|_| percent(answered(state))),
         started_at: running.map(|rollout| micro(rollout.started_at)),
         step_started_at: running.map(|rollout| micro(rollout.step_started_at)),
         stopped_duration: running.and_then(stopped_duration),
@@ -117,15 +117,13 @@ pub fn history(state: &RolloutState) -> Vec<HistoryEntry> {
     state.history.iter().take(10).map(entry).collect()
 }
 
-/// Current weight of the candidate on the nodes.
-fn exposed(state: &RolloutState, rollout: &Rollout) -> Weight {
-    if state.stable.is_none() {
-        Weight::FULL
-    } else if state.state.is_exposed() {
-        rollout.weight
-    } else {
-        Weight::ZERO
+/// Share of the requests that the candidate answers. A first revision answers them on the nodes that have loaded it.
+fn answered(state: &RolloutState) -> Weight {
+    let nodes = &state.nodes;
+    if nodes.desired == 0 || (state.stable.is_none() && nodes.loaded == 0) {
+        return Weight::ZERO;
     }
+    core::traffic_split(state).weight
 }
 
 /// Time of the current step during which its clock was stopped, up to the last update of the clocks.

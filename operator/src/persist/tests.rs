@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use operator_core::function::{Function, Revision};
 use operator_core::rollout::{
     AnalysisState, DecisionInput, Decisive, EvidenceSummary, Measured, NodesView, Policy,
-    RevisionOnNodes, Traffic, UnmeasuredKind, decide,
+    RevisionOnNodes, State, Traffic, UnmeasuredKind, decide, traffic_split,
 };
 
 use super::*;
@@ -66,6 +66,36 @@ fn written(state: &RolloutState) -> EdgeFunctionStatus {
     };
     // Round trip through the text that the API server stores.
     serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap()
+}
+
+#[test]
+fn a_candidate_that_no_node_serves_answers_nothing() {
+    let mut now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut decided = |state: &RolloutState, desired, loaded: &[&str]| {
+        now += Duration::from_secs(1);
+        decide(now, &function(desired), state, &input(state, loaded)).state
+    };
+    let weight = |state: &RolloutState, desired, loaded| {
+        let mut state = state.clone();
+        (state.nodes.desired, state.nodes.loaded) = (desired, loaded);
+        rollout(&state).weight.unwrap()
+    };
+    let mut state = decided(&RolloutState::default(), "a", &[]);
+    assert_eq!(
+        weight(&state, 3, 1),
+        "100%",
+        "on the node that has loaded it"
+    );
+    assert_eq!(weight(&state, 3, 0), "0%", "no node has loaded it");
+    assert_eq!(weight(&state, 0, 0), "0%", "no node should serve it");
+    state = decided(&state, "a", &["a"]);
+    while state.state != State::Stepping {
+        state = decided(&state, "b", &["a", "b"]);
+    }
+    let first = traffic_split(&state).weight.to_string().replace(' ', "");
+    assert_eq!(weight(&state, 3, 3), first);
+    assert_ne!(first, "0%");
+    assert_eq!(weight(&state, 0, 0), "0%", "no node should serve it");
 }
 
 #[test]

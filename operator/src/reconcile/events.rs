@@ -10,8 +10,7 @@ use operator_core::rollout::{CERTIFICATE_UNUSABLE, EventType, SECRETS_UNAVAILABL
 use super::report::NewEvent;
 use super::{Context, conditions};
 
-/// Returns the reason of the Event about a condition that has become what it is; `None` if that is no problem, or one that ends by
-/// itself, such as nodes that are behind.
+/// Returns the reason of the Event for a condition, or `None` if the condition is no problem or resolves by itself.
 fn event_reason(condition: &Condition) -> Option<&str> {
     if condition.status != "False" {
         return None;

@@ -58,7 +58,8 @@ pub(super) fn report(
 }
 
 const QUEUE: usize = 1024;
-const NOTE: usize = 1000;
+/// Longest note that the API server accepts, in bytes.
+const NOTE: usize = 1024;
 
 /// Queue of Events that a task writes. Clones share the queue.
 #[derive(Debug, Clone)]
@@ -157,7 +158,7 @@ impl Reporter {
             type_: Some(new.kind.as_str().to_owned()),
             reason: Some(new.reason.to_owned()),
             action: Some("Reconcile".to_owned()),
-            note: Some(new.note.chars().take(NOTE).collect()),
+            note: Some(cut(new.note).to_owned()),
             reporting_controller: Some(EVENT_CONTROLLER.to_owned()),
             reporting_instance: Some(self.instance.to_string()),
             regarding: Some(ObjectReference {
@@ -174,5 +175,24 @@ impl Reporter {
         if self.queue.try_send(Box::new(event)).is_err() {
             self.metrics.event_dropped("queue");
         }
+    }
+}
+
+/// The start of a note, as much of it as the API server accepts.
+fn cut(note: &str) -> &str {
+    note.get(..note.floor_char_boundary(NOTE)).unwrap_or(note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_before_the_character_that_is_too_much() {
+        let longest = "a".repeat(NOTE);
+        assert_eq!(cut(&longest), longest);
+        assert_eq!(cut(&format!("{longest}b")), longest);
+        // three bytes each, so the last one does not fit whole
+        assert_eq!(cut(&"€".repeat(400)), "€".repeat(341));
     }
 }

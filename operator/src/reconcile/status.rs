@@ -65,7 +65,8 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         (None, Some(unknown)) => core::unknown_values(function, state, unknown),
         (None, None) => {
             let at_rest = state.state == core::State::Idle;
-            let problem = parts.certificate_problem.or(parts.moving.as_deref());
+            let certificate = parts.certificate_problem.filter(|_| !function.suspend);
+            let problem = certificate.or(parts.moving.as_deref());
             let problem = problem.filter(|_| at_rest);
             problem.unwrap_or(&sentence).to_owned()
         }
@@ -82,13 +83,10 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
     } else {
         object.metadata.generation
     };
-    let phase = core::phase(function, state);
+    let derived = derived(parts, &sentence);
     Ok(EdgeFunctionStatus {
         observed_generation: observed,
-        phase: Phase::ALL
-            .iter()
-            .copied()
-            .find(|known| known.as_str() == phase.as_str()),
+        phase: phase(parts, &old, &derived),
         message: Some(message.chars().take(4000).collect()),
         urls: urls(routes),
         resolved: desired.digest.clone().or(old.resolved.clone()),
@@ -108,7 +106,7 @@ pub(super) fn build(parts: &Parts<'_>) -> Result<EdgeFunctionStatus, serde_json:
         history: persist::history(state),
         replicas: Some(state.nodes.desired),
         selector: Some(format!("{LABEL_FUNCTION}={}", function.name)),
-        conditions: conditions(parts, &old, &sentence, observed),
+        conditions: conditions(parts, &old, derived, observed),
         rollout: Some(rollout),
         accepted,
     })
@@ -164,17 +162,12 @@ fn same_effect(left: &AcceptedStatus, right: &AcceptedStatus) -> bool {
         && left.suspend == right.suspend
 }
 
-fn conditions(
-    parts: &Parts<'_>,
-    old: &EdgeFunctionStatus,
-    sentence: &str,
-    observed: Option<i64>,
-) -> Vec<Condition> {
+/// The conditions that follow from the rollout, its nodes, and the Secrets that it needs.
+fn derived(parts: &Parts<'_>, sentence: &str) -> Vec<core::Condition> {
     let Parts {
         function,
         desired,
         state,
-        now,
         ..
     } = parts;
     let mut derived = core::conditions(function, state, desired.blocked.as_ref(), sentence);
@@ -184,6 +177,29 @@ fn conditions(
     if let Some(problem) = parts.certificate_problem {
         core::report_unusable_certificate(&mut derived, problem);
     }
+    derived
+}
+
+fn phase(
+    parts: &Parts<'_>,
+    old: &EdgeFunctionStatus,
+    derived: &[core::Condition],
+) -> Option<Phase> {
+    if is_undecided(parts, old) {
+        return old.phase;
+    }
+    let phase = core::phase(parts.function, parts.state, derived);
+    let mut known = Phase::ALL.iter().copied();
+    known.find(|known| known.as_str() == phase.as_str())
+}
+
+fn conditions(
+    parts: &Parts<'_>,
+    old: &EdgeFunctionStatus,
+    derived: Vec<core::Condition>,
+    observed: Option<i64>,
+) -> Vec<Condition> {
+    let Parts { desired, now, .. } = parts;
     let mut found: Vec<(&str, Finding)> = derived
         .into_iter()
         .map(|condition| {

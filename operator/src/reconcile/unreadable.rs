@@ -88,9 +88,16 @@ pub(super) async fn report_function(
     else {
         return Ok(());
     };
+    // a rollout keeps its phase
+    let phase = object.data.pointer("/status/phase").and_then(Value::as_str);
+    let phase = match phase {
+        None => Some("Failed"),
+        Some(rests) if ["Pending", "Ready"].contains(&rests) => Some("Failed"),
+        other => other,
+    };
     let patch = json!({
         "metadata": { "resourceVersion": object.resource_version() },
-        "status": { "conditions": conditions },
+        "status": { "conditions": conditions, "phase": phase },
     });
     match api::patch_status(&functions, &key.name, &patch).await {
         Ok(_) => {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crds::EdgeFunction;
 use crds::conditions::{reasons, types};
+use crds::function::Phase;
 use crds::rollout::State;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
 use operator_core::rollout::EventType;
 use tokio::time::Instant;
@@ -150,19 +152,19 @@ const FAILED: &str =
     "the operator failed on this object; it is tried again, and the operator's log has the details";
 
 /// Reports on the object that its reconcile fails because of a bug.
-async fn stall(ctx: &Context, key: &ObjectKey) {
+pub(super) async fn stall(ctx: &Context, key: &ObjectKey) {
     let Some(object) = ctx.caches.functions.get(key) else {
         return;
     };
     let now = jiff::Timestamp::now();
-    let old = object
-        .status
-        .as_ref()
-        .map(|status| status.conditions.clone())
-        .unwrap_or_default();
-    if conditions::find(&old, types::STALLED)
-        .is_some_and(|stalled| stalled.reason == reasons::INTERNAL_ERROR)
-    {
+    let status = object.status.as_ref();
+    let old = status.map(|status| status.conditions.clone());
+    let old = old.unwrap_or_default();
+    let generation = object.metadata.generation;
+    let is_reported = |stalled: &Condition| {
+        stalled.reason == reasons::INTERNAL_ERROR && stalled.observed_generation == generation
+    };
+    if conditions::find(&old, types::STALLED).is_some_and(is_reported) {
         return;
     }
     let reported = [
@@ -177,13 +179,18 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
             status,
             reason: reasons::INTERNAL_ERROR,
             message: FAILED,
-            generation: object.metadata.generation,
+            generation,
         };
         condition(&old, kind, report, now)
     }));
+    // a rollout keeps its phase
+    let phase = match status.and_then(|status| status.phase) {
+        None | Some(Phase::Pending | Phase::Ready) => Some(Phase::Failed),
+        other => other,
+    };
     let patch = serde_json::json!({
         "metadata": { "resourceVersion": object.metadata.resource_version },
-        "status": { "conditions": conditions },
+        "status": { "conditions": conditions, "observedGeneration": generation, "phase": phase },
     });
     let functions: Api<EdgeFunction> = Api::namespaced(ctx.client.clone(), &key.namespace);
     if let Err(error) = api::patch_status(&functions, &key.name, &patch).await {
@@ -194,7 +201,7 @@ async fn stall(ctx: &Context, key: &ObjectKey) {
         kind: EventType::Warning,
         reason: reasons::INTERNAL_ERROR,
         note: FAILED,
-        dedup_key: &now.to_string(),
+        dedup_key: &generation.unwrap_or(0).to_string(),
     };
     ctx.reporter.record_event(&*object, now, event);
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::function::Function;
 use crate::rollout::{
     DecisionInput, Evaluation, EventRecord, FencingToken, NodesCount, RequestCounts, Rollout,
-    RolloutState, State, StepRecord, TransitionKind, traffic_split,
+    RolloutState, State, StepRecord, Suspension, TransitionKind, suspension, traffic_split,
 };
 
 /// Input, next state and transitions of one decision.
@@ -151,6 +151,33 @@ impl<'a> DecisionContext<'a> {
             failed: on.failed,
             problem: on.problem,
         };
+    }
+
+    /// Follows `spec.suspend`. A change without a rollout takes a new fencing token, by which nodes acknowledge it.
+    pub(super) fn follow_suspension(&mut self) {
+        let (wanted, rests) = (self.function.suspend, self.state.rollout.is_none());
+        if wanted == self.state.suspension.is_on() {
+            return;
+        }
+        self.state.suspension = match (wanted, rests) {
+            (true, _) => Suspension::Suspending,
+            (false, true) => Suspension::Resuming,
+            // a rollout goes on only after acknowledgements of its own
+            (false, false) => Suspension::Off,
+        };
+        if rests {
+            self.new_token();
+        }
+    }
+
+    /// Records that all nodes have the last change of `spec.suspend`, which is written at once.
+    pub(super) fn acknowledge_suspension(&mut self) {
+        let state = &mut self.state;
+        let rests = state.rollout.is_none();
+        if state.suspension.is_pending() && rests && suspension::is_acknowledged(&state.nodes) {
+            state.suspension = state.suspension.acknowledged();
+            self.write = true;
+        }
     }
 
     /// Whether enough of the live nodes have loaded the candidate.

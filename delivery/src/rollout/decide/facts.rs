@@ -8,7 +8,7 @@ use super::context::DecisionContext;
 use crate::rollout::decision::since;
 use crate::rollout::{
     AnalysisState, FencingToken, Flags, HoldReason, Measured, PassedBy, Paused, PlanKind,
-    RolloutState, State, TransitionKind, Unmeasured, WaitingFor, hint_token,
+    RolloutState, State, Suspension, TransitionKind, Unmeasured, WaitingFor, hint_token,
 };
 
 /// Longest time between two decisions that counts as active. A longer one means that there was no leader, or that the
@@ -286,6 +286,12 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
         history: ctx.before.history.clone(),
         actions: ctx.before.actions.clone(),
         observed_generation: ctx.before.observed_generation,
+        // nodes have not acknowledged it with this token
+        suspension: if ctx.function.suspend {
+            Suspension::Suspending
+        } else {
+            Suspension::Off
+        },
         transitions,
         ..RolloutState::default()
     };

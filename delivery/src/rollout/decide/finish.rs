@@ -22,6 +22,7 @@ impl DecisionContext<'_> {
     pub(super) fn finish(mut self) -> Decision {
         self.settle();
         self.count_nodes();
+        self.acknowledge_suspension();
         self.state.observed_generation =
             self.state.observed_generation.max(self.function.generation);
         let hint = self.hint();

@@ -38,6 +38,7 @@ pub fn decide(
 ) -> Decision {
     let mut ctx = DecisionContext::new(now, function, state, input);
     facts::update(&mut ctx);
+    ctx.follow_suspension();
     for _ in 0..MAX_CHANGES {
         if !precedence::apply_first_rule(&mut ctx) {
             break;

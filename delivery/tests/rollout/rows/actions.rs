@@ -47,7 +47,7 @@ fn row_30_pause_stops_the_weight_and_the_clock_until_resume() {
             .is_some_and(|a| a.evaluations > 700),
         "the evaluation continues"
     );
-    assert_eq!(phase(&w.function, &w.state), Phase::Paused);
+    assert_eq!(w.phase(None), Phase::Paused);
     assert_eq!(
         w.condition(ConditionType::Progressing),
         (true, "Paused".into())

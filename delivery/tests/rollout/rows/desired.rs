@@ -259,7 +259,7 @@ fn row_26_a_rejected_revision_stays_rejected() {
     assert_eq!(
         w.message(),
         "not tried again: checkout-b was rolled back 3 h ago (ErrorsWorse). Change the spec, or run: \
-         kubectl -n shop annotate ef checkout selvage.dev/retry=checkout-b --overwrite"
+         kubectl selvage retry checkout -n shop, or: kubectl -n shop annotate ef checkout selvage.dev/retry=checkout-b --overwrite"
     );
 }
 

@@ -367,7 +367,7 @@ fn row_35_suspend_and_no_nodes_hold_and_keep_the_progress() {
     let active = w.rollout().active;
     w.run(600);
     assert_eq!((w.weight(), hold(&w)), (500, Some(HoldReason::Suspended)));
-    assert_eq!(phase(&w.function, &w.state), Phase::Suspended);
+    assert_eq!(w.phase(None), Phase::Suspended);
     assert!(w.rollout().active <= active, "the clock stands");
     assert_eq!(
         w.condition(ConditionType::Reconciling),

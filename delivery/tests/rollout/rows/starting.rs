@@ -16,7 +16,7 @@ fn row_01_the_first_revision_is_served_by_each_node_that_has_loaded_it() {
         (None, Some("checkout-a"))
     );
     assert_eq!(split.weight, Weight::FULL);
-    assert_eq!(phase(&w.function, &w.state), Phase::Pending);
+    assert_eq!(w.phase(None), Phase::Pending);
     assert_eq!(
         w.condition(ConditionType::Progressing),
         (true, "Loading".into())

@@ -52,7 +52,7 @@ async fn the_list_has_the_most_urgent_functions_first() {
         [
             "ErrorsWorse",
             "held: PrometheusUnavailable",
-            "67 % of the evidence",
+            "66 % of the evidence",
             "",
             "Promoted",
             "Promoted"
@@ -208,6 +208,8 @@ async fn a_rollback_is_shown_with_its_reason_and_the_points_before_it() {
         view["command"],
         "kubectl -n shop annotate ef checkout selvage.dev/retry=checkout-7d4c9e21ab --overwrite"
     );
+    let message = view["message"].as_str().unwrap();
+    assert!(message.ends_with("limit 100 to 1. To retry"), "{message}");
     let weights = view["chart"]["weights"].as_array().unwrap();
     assert_eq!(weights.last().unwrap(), &json!([at, 0]));
     assert_eq!(

@@ -124,7 +124,7 @@ pub(super) fn rolled_back(namespace: &str, name: &str, start: Timestamp, seconds
     let status = &mut function["status"];
     status["phase"] = json!("RolledBack");
     status["message"] = json!(format!(
-        "{sentence} To retry: kubectl -n {namespace} annotate ef {name} selvage.dev/retry={candidate} --overwrite"
+        "{sentence} To retry: kubectl selvage retry {name} -n {namespace}, or: kubectl -n {namespace} annotate ef {name} selvage.dev/retry={candidate} --overwrite"
     ));
     status["candidate"] = Value::Null;
     status["traffic"] = json!([{ "revision": format!("{name}-51ab90c3de"), "weight": 10_000 }]);

@@ -206,7 +206,9 @@ async fn without_a_record_of_the_image_the_candidate_goes_to_zero_all_the_same()
     assert_eq!(weight(&story), 0);
     registry.is_away.store(false, Ordering::SeqCst);
     resolved(&mut story).await;
-    story.until(|status| status["phase"] == "Ready").await;
+    story
+        .until(|status| status["rollout"]["state"] == "Idle")
+        .await;
     assert_eq!(weight(&story), 0);
 }
 

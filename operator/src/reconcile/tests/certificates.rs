@@ -345,3 +345,29 @@ async fn a_function_is_found_by_the_certificates_that_it_names_and_that_are_serv
         assert!(terms.contains(&term), "{name}");
     }
 }
+
+/// A suspended function answers 503 whatever its certificate is, so only `Distributed` has the problem until the suspension ends.
+#[tokio::test]
+async fn an_unusable_certificate_does_not_stall_a_suspended_function() {
+    let good = pair(HOST, None);
+    let mut story = served(&good).await;
+    for (generation, suspend) in [(2, true), (3, false)] {
+        let mut object = story.object();
+        object["metadata"]["generation"] = json!(generation);
+        object["spec"]["suspend"] = json!(suspend);
+        story.put(object);
+        put(&mut story.world, &[String::new(), good[1].clone()]).await;
+        story
+            .until(|status| status["observedGeneration"] == generation)
+            .await;
+        assert_eq!(condition(&story, "Distributed").1, "CertificateUnusable");
+        if suspend {
+            let (status, reason, message) = condition(&story, "Ready");
+            assert_eq!((status.as_str(), reason.as_str()), ("True", "Suspended"));
+            assert!(message.ends_with("every request gets 503."), "{message}");
+            assert_eq!(story.object()["status"]["message"], message);
+        } else {
+            story.world.is_stalled("f", "CertificateUnusable");
+        }
+    }
+}

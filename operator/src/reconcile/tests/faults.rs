@@ -48,6 +48,33 @@ async fn a_panic_is_reported_on_its_object_and_ends_no_other_reconcile() {
     );
 }
 
+/// A reconcile that removes the report before it fails again must not cause one Event for every retry.
+#[tokio::test]
+async fn a_bug_is_reported_once_for_each_generation() {
+    let world = World::new();
+    world.apply("f", "2026-01-01T00:00:00Z", &json!({}));
+    let path = format!("{FUNCTIONS}/f");
+    for (generation, is_forgotten, events) in
+        [(1, false, 1), (1, false, 1), (1, true, 1), (2, false, 2)]
+    {
+        let mut object = world.fake.get(&path).unwrap();
+        object["metadata"]["generation"] = json!(generation);
+        if is_forgotten {
+            object["status"]["conditions"] = json!([]);
+        }
+        world.fake.put(&path, object);
+        world.catch_up();
+        worker::stall(&world.reconciler, &ObjectKey::new("shop", "f")).await;
+        world.is_stalled("f", "InternalError");
+        let status = world.status("f");
+        assert_eq!(status.observed_generation, Some(generation));
+        assert_eq!(status.phase, Some(crds::function::Phase::Failed));
+        world.events_written().await;
+        let found = world.events("InternalError");
+        assert_eq!(found.len(), events, "{found:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_that_repeats_is_tried_more_and_more_rarely() {
     let world = World::new();

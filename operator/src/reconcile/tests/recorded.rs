@@ -180,7 +180,15 @@ async fn a_rollout_that_waits_for_a_person_is_recorded() {
         spec["env"] = json!([]);
         spec["suspend"] = json!(true);
     });
-    story.until(|status| status["phase"] == "Suspended").await;
+    let ready = |status: &Value| {
+        let all = status["conditions"].as_array().unwrap().iter();
+        let mut ready = all.filter(|one| one["type"] == "Ready");
+        ready.next().unwrap()["status"] == "True"
+    };
+    // nodes follow at the beginning of a turn, so they do not have the change yet
+    story.turn().await;
+    record(&story.world, "suspending");
+    story.until(ready).await;
     record(&story.world, "suspended");
 }
 
