@@ -15,8 +15,8 @@ pub const HANDLERS: &str = "wasi:http/incoming-handler@0.2 or wasi:http/handler@
 pub enum World {
     /// The world [`PROXY_WORLD`], whose handler writes its response to a resource of the host.
     Proxy,
-    /// The world [`SERVICE_WORLD`], whose handler is asynchronous and returns its response. Its components may also import what those of `Proxy` may, because standard libraries still use
-    /// the interfaces of WASI 0.2.
+    /// The world [`SERVICE_WORLD`], whose handler is asynchronous and returns its response. Its components may also import
+    /// what those of `Proxy` may, because standard libraries still use the interfaces of WASI 0.2.
     Service,
 }
 
