@@ -9,8 +9,8 @@ use wasmparser::{
 
 use crate::world::{World, is_needed};
 
-/// Maximum depth of components and modules inside the component.
-const MAX_DEPTH: usize = 100;
+/// Maximum depth of components and modules inside a component. Composed components have a few levels.
+pub const MAX_DEPTH: usize = 100;
 /// Maximum number of imports, and of exports.
 const MAX_NAMES: usize = 1000;
 
@@ -32,7 +32,9 @@ pub enum InterfacesError {
     )]
     CoreModule,
     /// The component exceeds a limit.
-    #[error("the component is nested too deeply or names too many interfaces")]
+    #[error(
+        "components are nested more than {MAX_DEPTH} deep, or the component has more than {MAX_NAMES} imports or exports"
+    )]
     TooMany,
     /// The bytes are not a component, or are damaged.
     #[error("the component is damaged: {0}")]
