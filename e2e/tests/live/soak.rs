@@ -121,7 +121,7 @@ async fn start(world: &World) -> Result<Vec<(&'static str, Load)>> {
 
     for example in languages::examples() {
         let (name, path) = (example.name, example.get.0);
-        languages::answers(world, NS, example).await?;
+        languages::answers(world, NS, &example).await?;
         traffic.push((name, load(world, &format!("{name}.example"), path, 3)?));
     }
     Ok(traffic)
