@@ -10,6 +10,7 @@ mod services;
 mod spans;
 mod tls;
 
+mod trailers;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
