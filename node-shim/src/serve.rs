@@ -26,13 +26,14 @@ use crate::drain::Signals;
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
-use crate::local_code::compile;
+use crate::local_code::LocalCompiler;
 use crate::node_counters::NodeCounters;
 use crate::report_args::ReportArgs;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use crate::tls::{Certificates, read_folder};
 use crate::traces::Tracer;
+use crate::user_cache;
 
 /// Maximum time that the program waits at its end until the last spans have been sent.
 const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -193,7 +194,14 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
     let component = open(&args.file)?;
     let engine = Engine::new(&EngineOptions::default())?;
     let refused = || format!("cannot serve {}", args.file.display());
-    let loaded = compile(&engine, component).await.with_context(refused)?;
+    let functions = user_cache::open(&engine).unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "node-shim: {error:#}");
+        None
+    });
+    let compiler = LocalCompiler::new(engine.clone(), functions);
+    let function = FunctionKey::new("local", "serve");
+    let loaded = compiler.compile(component, &function.namespace).await;
+    let loaded = loaded.with_context(refused)?;
     let counters = CounterTable::new();
     let values = |list: &[(String, String)]| {
         let value =
@@ -201,7 +209,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         list.iter().map(value).collect()
     };
     let spec = RevisionSpec {
-        function: FunctionKey::new("local", "serve"),
+        function,
         name: RevisionName::new("file").context("the name of the revision is empty")?,
         limits: args.limits(),
         env: values(&args.env),
