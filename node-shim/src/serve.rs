@@ -23,6 +23,7 @@ use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions, Listeners};
 use crate::descriptors;
 use crate::drain::Signals;
+use crate::egress::{EgressOptions, ResolvedHost};
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
@@ -67,6 +68,10 @@ pub struct ServeArgs {
     /// `function://local/serve` (itself, as `http://serve.local.selvage.internal`); repeatable
     #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
     pub egress: Vec<EgressEntry>,
+    /// Host that outbound requests reach at another address, such as a server of this machine: `api.example=127.0.0.1:3000`.
+    /// The address is exempt from the checks of addresses, and the request still needs an entry of --egress; repeatable
+    #[arg(long, value_name = "HOST=IP:PORT")]
+    pub resolve: Vec<ResolvedHost>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
     pub memory: u64,
@@ -229,6 +234,10 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         max_per_peer: u32::MAX,
         // a desk has its servers on localhost
         loopback_stores: true,
+        egress: EgressOptions {
+            resolved: args.resolve.clone(),
+            ..EgressOptions::default()
+        },
         access_log: args.reports.access_log(),
         server_timing: args.reports.server_timing,
         tracer: Tracer::start(&args.reports.traces(), "local")?,

@@ -21,6 +21,7 @@ use super::served::{Board, Loaded, Loading, Next};
 use super::watch::Watcher;
 use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions};
+use crate::egress::EgressOptions;
 use crate::engine::{Engine, EngineOptions};
 use crate::function_cache::FunctionCounts;
 use crate::guest_log::GuestLog;
@@ -87,6 +88,10 @@ impl Session {
             DataPlaneOptions {
                 max_per_peer: u32::MAX,
                 loopback_stores: true,
+                egress: EgressOptions {
+                    resolved: args.resolve.clone(),
+                    ..EgressOptions::default()
+                },
                 ..DataPlaneOptions::with_threads(args.threads)
             },
             CounterTable::new(),
