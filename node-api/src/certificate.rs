@@ -126,8 +126,8 @@ impl CertificateDetails {
         names.any(|name| name == host || Some(name) == wildcard.as_ref())
     }
 
-    /// Returns whether the certificate is valid for at least one name that the host of a route matches: an exact name, `*` for all
-    /// names, or a wildcard, which in a route stands for one or more labels.
+    /// Returns whether the certificate is valid for at least one name that the host of a route matches: an exact name, `*`
+    /// for all names, or a wildcard, which in a route stands for one or more labels.
     #[must_use]
     pub fn covers_any_of(&self, host: &str) -> bool {
         let Some(suffix) = host.strip_prefix('*') else {

@@ -1,26 +1,29 @@
-//! Names of the interfaces of a component, read from the sections of its outermost level in microseconds. Nothing is validated or
-//! compiled. Operator and nodes read them with the same code, so both see the same imports.
+//! Names of the interfaces of a component, read from the sections of its outermost level in microseconds. Nothing is
+//! validated or compiled. Operator and nodes read them with the same code, so both see the same imports.
+
+use std::borrow::Cow;
 
 use wasmparser::{
-    BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind,
-    ComponentType, ComponentTypeRef, Encoding, InstanceTypeDeclaration, Parser, Payload,
-    TypeBounds,
+    BinaryReaderError, ComponentAlias, ComponentExternName, ComponentExternalKind,
+    ComponentOuterAliasKind, ComponentType, ComponentTypeRef, Encoding, InstanceTypeDeclaration,
+    Parser, Payload, TypeBounds,
 };
 
 use crate::world::{World, is_needed};
 
-/// Maximum depth of components and modules inside the component.
-const MAX_DEPTH: usize = 100;
+/// Maximum depth of components and modules inside a component. Composed components have a few levels.
+pub const MAX_DEPTH: usize = 100;
 /// Maximum number of imports, and of exports.
 const MAX_NAMES: usize = 1000;
 
 /// Names of the interfaces on the outermost level of a component. They are not trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces<'a> {
-    /// Imports that a node has to offer, for example `wasi:io/streams@0.2.6`.
-    pub imports: Vec<&'a str>,
-    /// Exported interfaces.
-    pub exports: Vec<&'a str>,
+    /// Imports that a node has to offer, for example `wasi:io/streams@0.2.6`. One with attributes is written as in the text
+    /// format, for example `cache (implements "acme:cache/store@1.0.0")`; nodes offer none.
+    pub imports: Vec<Cow<'a, str>>,
+    /// Exported interfaces, written like the imports.
+    pub exports: Vec<Cow<'a, str>>,
 }
 
 /// Why the interfaces of a component cannot be read.
@@ -32,7 +35,9 @@ pub enum InterfacesError {
     )]
     CoreModule,
     /// The component exceeds a limit.
-    #[error("the component is nested too deeply or names too many interfaces")]
+    #[error(
+        "components are nested more than {MAX_DEPTH} deep, or the component has more than {MAX_NAMES} imports or exports"
+    )]
     TooMany,
     /// The bytes are not a component, or are damaged.
     #[error("the component is damaged: {0}")]
@@ -87,8 +92,11 @@ impl<'a> Interfaces<'a> {
                 for import in section {
                     let import = import?;
                     types.add_other_if(matches!(import.ty, ComponentTypeRef::Type(_)));
-                    if is_needed(import.name.name, types.are_all_of(import.ty)) {
-                        add(&mut self.imports, import.name.name)?;
+                    let name = written(import.name);
+                    // nodes refuse attributes whatever their import is
+                    let has_attributes = matches!(name, Cow::Owned(_));
+                    if has_attributes || is_needed(&name, types.are_all_of(import.ty)) {
+                        add(&mut self.imports, name)?;
                     }
                 }
             }
@@ -97,7 +105,7 @@ impl<'a> Interfaces<'a> {
                     let export = export?;
                     types.add_other_if(export.kind == ComponentExternalKind::Type);
                     if export.kind == ComponentExternalKind::Instance {
-                        add(&mut self.exports, export.name.name)?;
+                        add(&mut self.exports, written(export.name))?;
                     }
                 }
             }
@@ -109,11 +117,29 @@ impl<'a> Interfaces<'a> {
     /// Returns the world that the component can run in; `None` when it exports no handler that a node can call.
     #[must_use]
     pub fn world(&self) -> Option<World> {
-        World::of(self.imports.iter().copied(), self.exports.iter().copied())
+        let imports = self.imports.iter().map(Cow::as_ref);
+        World::of(imports, self.exports.iter().map(Cow::as_ref))
     }
 }
 
-fn add<'a>(names: &mut Vec<&'a str>, name: &'a str) -> Result<(), InterfacesError> {
+/// Returns a name as the text format writes it, which is without spaces unless it has attributes. Attributes are part of it
+/// because the engine of nodes refuses them: the name alone may be one that nodes offer.
+fn written(name: ComponentExternName<'_>) -> Cow<'_, str> {
+    let attributes = [
+        ("implements", name.implements),
+        ("version-suffix", name.version_suffix),
+        ("external-id", name.external_id),
+    ];
+    let mut text = Cow::Borrowed(name.name);
+    for (attribute, value) in attributes {
+        if let Some(value) = value {
+            text = Cow::Owned(format!("{text} ({attribute} \"{value}\")"));
+        }
+    }
+    text
+}
+
+fn add<'a>(names: &mut Vec<Cow<'a, str>>, name: Cow<'a, str>) -> Result<(), InterfacesError> {
     if names.len() == MAX_NAMES {
         return Err(InterfacesError::TooMany);
     }
@@ -180,7 +206,7 @@ mod tests {
     fn needed(items: &str) -> Vec<String> {
         let bytes = component(items);
         let found = Interfaces::read(&bytes).unwrap();
-        found.imports.into_iter().map(str::to_owned).collect()
+        found.imports.into_iter().map(Cow::into_owned).collect()
     }
 
     /// A node has to offer functions and resources, and what it offers is listed whatever a component takes from it.
@@ -216,6 +242,35 @@ mod tests {
         let imports =
             r#"(import "a:b/only" (instance (type $only))) (import "a:b/f" (instance (type $f)))"#;
         assert_eq!(needed(&format!("{before} {imports}")), ["plain", "a:b/f"]);
+    }
+
+    /// Nodes refuse each of these imports, also where its name alone is one that they offer, or it has nothing but types.
+    #[test]
+    fn an_import_with_attributes_is_written_with_them() {
+        for import in [
+            r#"cache (implements "wasi:keyvalue/store@0.2.0-draft2")"#,
+            r#"wasi:http/types@0.2 (version-suffix ".9")"#,
+            r#"wasi:http/types@0.2.9 (external-id "a")"#,
+            r#"cache (implements "a:b/c@1") (version-suffix ".2.3") (external-id "a")"#,
+        ] {
+            let (name, attributes) = import.split_once(' ').unwrap();
+            let bytes = component(&format!(r#"(import "{name}" {attributes} (instance))"#));
+            let found = Interfaces::read(&bytes).unwrap();
+            assert_eq!(found.imports, [import]);
+            let handler = ["wasi:http/handler@0.3.0"];
+            assert_eq!(
+                crate::world::mismatches(&found.imports, &handler.map(Cow::Borrowed)),
+                [format!("imports {import}, which no node offers")]
+            );
+        }
+        let handler = r#"wasi:http/handler@0.3 (version-suffix ".0")"#;
+        let (name, attributes) = handler.split_once(' ').unwrap();
+        let bytes = component(&format!(
+            r#"(instance $i) (export "{name}" {attributes} (instance $i))"#
+        ));
+        let found = Interfaces::read(&bytes).unwrap();
+        assert_eq!(found.exports, [handler]);
+        assert_eq!(found.world(), None);
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub const HANDLERS: &str = "wasi:http/incoming-handler@0.2 or wasi:http/handler@
 pub enum World {
     /// The world [`PROXY_WORLD`], whose handler writes its response to a resource of the host.
     Proxy,
-    /// The world [`SERVICE_WORLD`], whose handler is asynchronous and returns its response. Its components may also import what those of `Proxy` may, because standard libraries still use
-    /// the interfaces of WASI 0.2.
+    /// The world [`SERVICE_WORLD`], whose handler is asynchronous and returns its response. Its components may also import
+    /// what those of `Proxy` may, because standard libraries still use the interfaces of WASI 0.2.
     Service,
 }
 
@@ -191,16 +191,13 @@ fn is_key_value(name: &str) -> bool {
 /// the names of its outermost level, which are not trusted: control characters are replaced, long names are cut, and
 /// of more than 64 unknown imports the others are only counted.
 #[must_use]
-pub fn mismatches(imports: &[&str], exports: &[&str]) -> Vec<String> {
-    let world = World::of(imports.iter().copied(), exports.iter().copied());
+pub fn mismatches<S: AsRef<str>>(imports: &[S], exports: &[S]) -> Vec<String> {
+    let names = || imports.iter().map(S::as_ref);
+    let world = World::of(names(), exports.iter().map(S::as_ref));
     // a component without a handler is of no world; what it may not import in any of them is listed
     let offered = world.unwrap_or(World::Service);
-    let mut unknown = imports.iter().filter(|name| !offered.offers(name));
-    let listed: Vec<String> = unknown
-        .by_ref()
-        .take(MAX_LISTED)
-        .map(|name| printable(name))
-        .collect();
+    let mut unknown = names().filter(|name| !offered.offers(name));
+    let listed: Vec<String> = unknown.by_ref().take(MAX_LISTED).map(printable).collect();
     let others = unknown.count();
     let mut found = Vec::new();
     if !listed.is_empty() {
@@ -210,7 +207,7 @@ pub fn mismatches(imports: &[&str], exports: &[&str]) -> Vec<String> {
         }
         found.push(sentence + ", which no node offers");
     }
-    if let Some(hint) = world.and_then(|world| world.hint(imports.iter().copied())) {
+    if let Some(hint) = world.and_then(|world| world.hint(names())) {
         found.push(hint.to_owned());
     }
     if world.is_none() {

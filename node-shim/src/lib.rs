@@ -1,10 +1,10 @@
 //! The node-shim: pulls, verifies and compiles components, and serves requests with them.
 //!
-//! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler`
-//! (validate, route, pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped
-//! code), `instance` (the guest and its limits), `body` (streaming), [`egress`] (its outbound requests), `observer` and
-//! `counters` (counting). If it is reported on its own, `open_request` writes it to the [`access_log`] and to [`traces`]. Guests open the
-//! stores of [`key_value`]. [`data_plane`] has the threads that do this, is the handle of all of it, and serves the functions of a
+//! A request passes through these modules: `listener` and `connection` (sockets and timeouts), `handler` (validate, route,
+//! pick a revision, admit), `concurrency_limit` and `code_cache` (permits and mapped code), `instance` (the guest and its
+//! limits), `body` (streaming), [`egress`] (its outbound requests), `observer` and `counters` (counting). If it is reported
+//! on its own, `open_request` writes it to the [`access_log`] and to [`traces`]. Guests open the stores of [`key_value`].
+//! [`data_plane`] has the threads that do this, is the handle of all of it, and serves the functions of a
 //! [`routing_table`].
 //!
 //! The [`supervisor`] builds that table: [`node_api`] connects to the operator; [`load`] with [`pull`],
@@ -81,6 +81,7 @@ pub mod supervisor;
 mod test_support;
 pub mod tls;
 pub mod traces;
+mod user_cache;
 
 pub use connection::ConnectionLimits;
 

@@ -18,6 +18,7 @@ use crate::code_cache::{CodeCache, CompiledComponent, MapCode, MappedCode};
 use crate::compile::{Compiled, CompilerPool, THIS_PROGRAM};
 use crate::disk::{DiskHealth, Draft};
 use crate::engine::{Engine, LinkedComponent, LoadError};
+use crate::function_cache::{FunctionCache, FunctionCounts};
 use crate::load::MAX_EXPLICIT;
 
 /// Longest wall-clock time of a compilation. A node starts one again that lacked CPU time; these commands do not, and share
@@ -26,50 +27,70 @@ const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
 
 type Load = fn(&Engine, &Path) -> Result<LinkedComponent, LoadError>;
 
-/// Compiles a component that may be compiled a second time.
+/// Compiles components of local files.
+#[derive(Clone)]
+pub(crate) struct LocalCompiler {
+    engine: Engine,
+    /// `None` when the user has no cache.
+    functions: Option<Arc<FunctionCache>>,
+}
+
+/// A component that may be compiled a second time.
 #[derive(Clone)]
 struct LocalCode {
-    engine: Engine,
+    compiler: LocalCompiler,
+    namespace: String,
     /// Copy of the component, because its file may change.
     component: Arc<File>,
     code_cache: Arc<CodeCache>,
 }
 
-/// Compiles a component and maps its code.
-pub(crate) async fn compile(
-    engine: &Engine,
-    mut component: File,
-) -> anyhow::Result<Arc<CompiledComponent>> {
-    // the code and the one that replaces it
-    let (code_cache, _) = CodeCache::new(2);
-    let copied = component.metadata()?.len() <= MAX_EXPLICIT;
-    if copied {
-        let mut copy = Draft::in_memory(&Arc::default())?;
-        io::copy(&mut component, &mut copy)?;
-        component = copy.handle()?;
+impl LocalCompiler {
+    /// Returns a compiler that reuses the functions of `functions`.
+    pub(crate) fn new(engine: Engine, functions: Option<Arc<FunctionCache>>) -> Self {
+        Self { engine, functions }
     }
-    let local = LocalCode {
-        engine: engine.clone(),
-        component: Arc::new(component),
-        code_cache,
-    };
-    match local.compile(BoundsChecks::GuardPages, Engine::load).await {
-        Ok(mapped) if copied => Ok(CompiledComponent::new("", mapped)),
-        Ok(mapped) => Ok(mapped.loaded.into()),
-        Err(failure) => bail!("{} ({})", failure.message, failure.reason().name()),
+
+    /// Returns how many functions were reused and compiled so far. Zero without a cache.
+    pub(crate) fn function_counts(&self) -> FunctionCounts {
+        let functions = self.functions.as_ref();
+        functions
+            .map(|functions| functions.totals())
+            .unwrap_or_default()
+    }
+
+    /// Compiles a component of a function of this namespace and maps its code.
+    pub(crate) async fn compile(
+        &self,
+        mut component: File,
+        namespace: &str,
+    ) -> anyhow::Result<Arc<CompiledComponent>> {
+        // the code and the one that replaces it
+        let (code_cache, _) = CodeCache::new(2);
+        let copied = component.metadata()?.len() <= MAX_EXPLICIT;
+        if copied {
+            let mut copy = Draft::in_memory(&Arc::default())?;
+            io::copy(&mut component, &mut copy)?;
+            component = copy.handle()?;
+        }
+        let local = LocalCode {
+            compiler: self.clone(),
+            namespace: namespace.to_owned(),
+            component: Arc::new(component),
+            code_cache,
+        };
+        match local.compile(BoundsChecks::GuardPages, Engine::load).await {
+            Ok(mapped) if copied => Ok(CompiledComponent::new("", mapped)),
+            Ok(mapped) => Ok(mapped.loaded.into()),
+            Err(failure) => bail!("{} ({})", failure.message, failure.reason().name()),
+        }
     }
 }
 
 impl LocalCode {
     async fn compile(&self, checks: BoundsChecks, load: Load) -> Result<MappedCode, Failure> {
         let failed = |error: io::Error| Failure::new(LoadFailure::Load, error);
-        let compiler = CompilerPool::new(PathBuf::from(THIS_PROGRAM))
-            .with_timeout(COMPILE_TIMEOUT)
-            .with_checks(checks);
-        let draft = Draft::in_memory(&Arc::new(DiskHealth::default())).map_err(failed)?;
-        let mut component = self.component.try_clone().map_err(failed)?;
-        component.rewind().map_err(failed)?;
-        let code = match compiler.run(component, draft).await? {
+        let code = match self.run(checks).await? {
             Compiled::Code(draft) => draft.handle().map_err(failed)?,
             Compiled::DiskFull => {
                 let text = "there is not enough memory for the native code";
@@ -77,14 +98,32 @@ impl LocalCode {
             }
         };
         let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-        let loaded =
-            load(&self.engine, &path).map_err(|error| Failure::new(LoadFailure::Load, error))?;
+        let loaded = load(&self.compiler.engine, &path)
+            .map_err(|error| Failure::new(LoadFailure::Load, error))?;
         Ok(MappedCode {
             loaded,
             slot: self.code_cache.reserve(),
             on_disk: false,
             map: Arc::new(self.clone()),
         })
+    }
+
+    /// Runs the compiler process. As on a node, code with explicit bounds checks is compiled without the cache.
+    async fn run(&self, checks: BoundsChecks) -> Result<Compiled, Failure> {
+        let failed = |error: io::Error| Failure::new(LoadFailure::Load, error);
+        let compiler = CompilerPool::new(PathBuf::from(THIS_PROGRAM))
+            .with_timeout(COMPILE_TIMEOUT)
+            .with_checks(checks);
+        let draft = Draft::in_memory(&Arc::new(DiskHealth::default())).map_err(failed)?;
+        let mut component = self.component.try_clone().map_err(failed)?;
+        component.rewind().map_err(failed)?;
+        match (&self.compiler.functions, checks) {
+            (Some(functions), BoundsChecks::GuardPages) => {
+                let compiled = compiler.run_cached(component, draft, functions, &self.namespace);
+                compiled.await
+            }
+            _ => compiler.run(component, draft).await,
+        }
     }
 }
 

@@ -115,8 +115,8 @@ impl RequestReports {
         }))
     }
 
-    /// Returns the call of a function, if it is reported. `parent` is the span that its caller records, on another node if it is
-    /// `remote`.
+    /// Returns the call of a function, if it is reported. `parent` is the span that its caller records, on another node if
+    /// it is `remote`.
     pub(crate) fn open_call(
         &self,
         parent: Option<&TraceContext>,
@@ -191,8 +191,8 @@ impl OpenRequest {
         self.sent = 0;
     }
 
-    /// Records that the guest starts. If the request is recorded, it returns the span of the guest, which becomes the parent of
-    /// everything that the guest records and sends.
+    /// Records that the guest starts. If the request is recorded, it returns the span of the guest, which becomes the
+    /// parent of everything that the guest records and sends.
     pub(crate) fn start_guest(
         &mut self,
         rewritten: &mut Rewritten,

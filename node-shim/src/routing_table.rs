@@ -133,8 +133,8 @@ impl RoutingTable {
         Self { peers, ..self }
     }
 
-    /// Builds the next table, without functions of other nodes. Reuses the index when the functions and their routes are the same
-    /// and only traffic splits or revisions have changed.
+    /// Builds the next table, without functions of other nodes. Reuses the index when the functions and their routes are
+    /// the same and only traffic splits or revisions have changed.
     pub fn with_functions(&self, version: u64, functions: Vec<ServedFunction>) -> Self {
         self.with_all(version, functions, Vec::new())
     }
@@ -236,8 +236,8 @@ impl RoutingTable {
         Some(&entry.key.namespace)
     }
 
-    /// Returns the certificate that a function brings for `host`: only one of the namespace to which the host belongs, and only one
-    /// that is valid for the host.
+    /// Returns the certificate that a function brings for `host`: only one of the namespace to which the host belongs, and
+    /// only one that is valid for the host.
     pub(crate) fn certificate(&self, host: &Host) -> Option<&Arc<FunctionCertificate>> {
         if self.certificates.is_empty() {
             return None;

@@ -23,16 +23,18 @@ use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions, Listeners};
 use crate::descriptors;
 use crate::drain::Signals;
+use crate::egress::{EgressOptions, ResolvedHost};
 use crate::engine::{Engine, EngineOptions};
 use crate::guest_log::GuestLog;
 use crate::key_value::{InvalidRedisUrl, RedisTarget, StoreKind, StoreSpec};
-use crate::local_code::compile;
+use crate::local_code::LocalCompiler;
 use crate::node_counters::NodeCounters;
 use crate::report_args::ReportArgs;
 use crate::revision::{Revision, RevisionSpec};
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use crate::tls::{Certificates, read_folder};
 use crate::traces::Tracer;
+use crate::user_cache;
 
 /// Maximum time that the program waits at its end until the last spans have been sent.
 const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,6 +68,10 @@ pub struct ServeArgs {
     /// `function://local/serve` (itself, as `http://serve.local.selvage.internal`); repeatable
     #[arg(long, value_name = "ENTRY", value_parser = EgressEntry::parse)]
     pub egress: Vec<EgressEntry>,
+    /// Host that outbound requests reach at another address, such as a server of this machine: `api.example=127.0.0.1:3000`.
+    /// The address is exempt from the checks of addresses, and the request still needs an entry of --egress; repeatable
+    #[arg(long, value_name = "HOST=IP:PORT")]
+    pub resolve: Vec<ResolvedHost>,
     /// Memory of one instance, MiB
     #[arg(long, default_value_t = 64)]
     pub memory: u64,
@@ -193,7 +199,14 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
     let component = open(&args.file)?;
     let engine = Engine::new(&EngineOptions::default())?;
     let refused = || format!("cannot serve {}", args.file.display());
-    let loaded = compile(&engine, component).await.with_context(refused)?;
+    let functions = user_cache::open(&engine).unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "node-shim: {error:#}");
+        None
+    });
+    let compiler = LocalCompiler::new(engine.clone(), functions);
+    let function = FunctionKey::new("local", "serve");
+    let loaded = compiler.compile(component, &function.namespace).await;
+    let loaded = loaded.with_context(refused)?;
     let counters = CounterTable::new();
     let values = |list: &[(String, String)]| {
         let value =
@@ -201,7 +214,7 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         list.iter().map(value).collect()
     };
     let spec = RevisionSpec {
-        function: FunctionKey::new("local", "serve"),
+        function,
         name: RevisionName::new("file").context("the name of the revision is empty")?,
         limits: args.limits(),
         env: values(&args.env),
@@ -221,6 +234,10 @@ async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
         max_per_peer: u32::MAX,
         // a desk has its servers on localhost
         loopback_stores: true,
+        egress: EgressOptions {
+            resolved: args.resolve.clone(),
+            ..EgressOptions::default()
+        },
         access_log: args.reports.access_log(),
         server_timing: args.reports.server_timing,
         tracer: Tracer::start(&args.reports.traces(), "local")?,

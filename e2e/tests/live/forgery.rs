@@ -63,7 +63,7 @@ async fn a_forged_pod_changes_no_verdict(world: &mut World) -> Result<()> {
 }
 
 /// Returns the metrics page of a pod of Selvage.
-async fn metrics(world: &World, pod: &str) -> Result<String> {
+pub(crate) async fn metrics(world: &World, pod: &str) -> Result<String> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9180/proxy/metrics");
     let request = http::Request::get(path).body(Vec::new())?;
     Ok(world.cluster.client().request_text(request).await?)

@@ -2,11 +2,14 @@
 //! answers on every node with what its README promises: from its environment, its configuration, the path and a body.
 
 use crate::{
+    forgery::metrics,
     scenarios,
+    secrets::shims,
     world::{LATER, World},
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{push::push_component, selvage};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 // alone, because each node compiles each component, which occupies all processors for some seconds
@@ -21,6 +24,8 @@ pub(crate) struct Example {
     pub(crate) get: (&'static str, u16, &'static str),
     /// Path and body of a request, status, and a part of the response.
     post: (&'static str, &'static str, u16, &'static str),
+    /// Whether an instance answers more than one request.
+    reuses: bool,
 }
 
 pub(crate) fn examples() -> [Example; 6] {
@@ -35,6 +40,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
             ),
             post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
+            reuses: false,
         },
         Example {
             name: "hono",
@@ -47,6 +53,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 201,
                 r#""currency":"SEK""#,
             ),
+            reuses: false,
         },
         Example {
             name: "python",
@@ -54,6 +61,7 @@ pub(crate) fn examples() -> [Example; 6] {
             config: json!({ "line.7": "Station; 5:30; 23:30; 15" }),
             get: ("/", 200, "<h1>Harbour</h1>"),
             post: ("/check", r#"["9:01"]"#, 200, r#""time": "09:15""#),
+            reuses: false,
         },
         Example {
             name: "c",
@@ -61,6 +69,7 @@ pub(crate) fn examples() -> [Example; 6] {
             config: json!({ "alphabet": "url" }),
             get: ("/", 200, "lines of 4 characters, url alphabet"),
             post: ("/base64", "a~b?", 200, "YX5i\nPw==\n"),
+            reuses: false,
         },
         Example {
             name: "go",
@@ -77,6 +86,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 200,
                 "2026-07-01T21:00:00+09:00\n",
             ),
+            reuses: false,
         },
         // in Rust, of the world wasi:http/service@0.3
         Example {
@@ -89,6 +99,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 "denied.example ErrorCode::HttpRequestDenied after ",
             ),
             post: ("/capitals", "a body", 200, "A BODY"),
+            reuses: true,
         },
     ]
 }
@@ -96,16 +107,43 @@ pub(crate) fn examples() -> [Example; 6] {
 async fn functions_in_other_languages_answer_on_every_node(world: &mut World) -> Result<()> {
     let ns = world.namespace("t-languages").await?;
     for example in examples() {
-        let name = example.name;
-        answers(world, &ns, example)
-            .await
-            .with_context(|| format!("the example {name}"))?;
+        let context = || format!("the example {}", example.name);
+        answers(world, &ns, &example).await.with_context(context)?;
+        if example.reuses {
+            reuses_instances(world, &example)
+                .await
+                .with_context(context)?;
+        }
     }
     Ok(())
 }
 
-pub(crate) async fn answers(world: &World, ns: &str, example: Example) -> Result<()> {
-    let Example { name, env, .. } = example;
+/// Sends requests until each node has reused an instance. A function of WASI 0.3 has to leave nothing of a request behind for
+/// that, which depends on the bindings of its toolchain and on the engine.
+async fn reuses_instances(world: &World, example: &Example) -> Result<()> {
+    let host = format!("{}.example", example.name);
+    let shims = shims(world).await?;
+    let reused = world.until(async |world| {
+        for node in world.nodes() {
+            world.edge.get(node, &host, example.get.0).await?;
+        }
+        let mut all = true;
+        for shim in &shims {
+            let page = metrics(world, &shim.name_any()).await?;
+            let count = page
+                .lines()
+                .find_map(|line| line.strip_prefix("selvage_instance_reuses_total "));
+            all &= count.context("the metric is missing")? != "0";
+        }
+        Ok(all)
+    });
+    reused.await.context("no instance was reused")
+}
+
+pub(crate) async fn answers(world: &World, ns: &str, example: &Example) -> Result<()> {
+    let Example {
+        name, env, config, ..
+    } = example;
     let host = format!("{name}.example");
     let image = world.images["v1"].replace("hello:v1", &format!("{name}:1"));
     let file = selvage::dist().join(format!("examples/{name}.wasm"));
@@ -118,7 +156,10 @@ pub(crate) async fn answers(world: &World, ns: &str, example: Example) -> Result
     let mut spec = world.spec("v1", &host);
     spec["source"]["image"] = image.into();
     spec["env"] = json!([{ "name": env.0, "value": env.1 }]);
-    spec["config"] = json!([{ "values": example.config }]);
+    spec["config"] = json!([{ "values": config }]);
+    if example.reuses {
+        spec["instances"] = json!({ "reuse": { "maxRequests": 100, "idleTimeout": "1m" } });
+    }
     world.apply(ns, name, spec).await?;
     world
         .function(ns, name, LATER, |f| {

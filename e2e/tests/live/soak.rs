@@ -144,7 +144,7 @@ async fn start(world: &World) -> Result<Vec<(&'static str, Load)>> {
 
     for example in languages::examples() {
         let (name, path) = (example.name, example.get.0);
-        languages::answers(world, NS, example).await?;
+        languages::answers(world, NS, &example).await?;
         let host = format!("{name}.example");
         traffic.push((name, load(world, get.clone(), &host, path, 3)?));
     }

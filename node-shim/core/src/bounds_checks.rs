@@ -9,7 +9,8 @@ use std::time::Duration;
 
 /// Number of guests whose CPU time is averaged.
 const WINDOW: u32 = 1_024;
-/// Number of windows before each decision. The fastest one counts: other work on the machine makes guests slower, never faster.
+/// Number of windows before each decision. The fastest one counts: other work on the machine makes guests slower, never
+/// faster.
 const WINDOWS: u32 = 8;
 /// Number of guests that are measured before each decision.
 pub const GUESTS: u32 = WINDOW * WINDOWS;

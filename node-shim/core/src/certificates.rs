@@ -35,8 +35,8 @@ impl<C> Default for Hosts<C> {
 }
 
 impl<C> CertificateIndex<C> {
-    /// Adds a certificate for the host of a route in a namespace. Of two certificates for a host, the one that was added first has
-    /// precedence.
+    /// Adds a certificate for the host of a route in a namespace. Of two certificates for a host, the one that was added
+    /// first has precedence.
     pub fn add(&mut self, namespace: &Arc<str>, host: &str, certificate: C) {
         let hosts = self.namespaces.entry(namespace.clone()).or_default();
         let certificates = match host.strip_prefix('*') {

@@ -1,11 +1,11 @@
-//! The header `selvage-forward` of requests that a node passes on to a node on which the function is placed: who has sent the
-//! request to the forwarding node, so that the other node serves it as if it had arrived there. That is a client, or a function
-//! that calls another one.
+//! The header `selvage-forward` of requests that a node passes on to a node on which the function is placed: who has sent
+//! the request to the forwarding node, so that the other node serves it as if it had arrived there. That is a client, or a
+//! function that calls another one.
 //!
-//! The header is signed (HMAC-SHA-256, cut to 128 bits) with the key that only the nodes of the cluster have, together with the host
-//! of the request. A client that could write it would choose the address under which it is logged and limited, and that functions
-//! see; or it would call functions that only functions may call. Without a valid signature it has no effect, except that the request
-//! is never passed on: a request with the header has been passed on once, and once is the limit.
+//! The header is signed (HMAC-SHA-256, cut to 128 bits) with the key that only the nodes of the cluster have, together with
+//! the host of the request. A client that could write it would choose the address under which it is logged and limited, and
+//! that functions see; or it would call functions that only functions may call. Without a valid signature it has no effect,
+//! except that the request is never passed on: a request with the header has been passed on once, and once is the limit.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -2,9 +2,10 @@
 //! function and which revision serve it, how its outcome is counted, and which components to load. The
 //! current time and random numbers are arguments.
 //!
-//! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses
-//! the revision, [`failure_reason`] and [`request_labels`] say how it ended. [`call`], [`hop_header`] and [`trace`] decide what
-//! a request passes on to those that its function sends. [`certificates`] chooses what a client is shown before it. [`desired`] decides what the node loads.
+//! The modules follow a request: [`validation`] checks it, [`host`] and [`routing`] find the function, [`pick`] chooses the
+//! revision, [`failure_reason`] and [`request_labels`] say how it ended. [`call`], [`hop_header`] and [`trace`] decide what
+//! a request passes on to those that its function sends. [`certificates`] chooses what a client is shown before it.
+//! [`desired`] decides what the node loads.
 //!
 //! ```
 //! use http::{HeaderMap, HeaderValue, Method, Uri, Version, header::HOST};

@@ -1,6 +1,6 @@
 //! Cheap checks of a component's bytes before compilation.
 
-use node_api::component::InterfacesError;
+use node_api::component::{InterfacesError, MAX_DEPTH};
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::{ErrorReport, RejectReason};
@@ -8,8 +8,6 @@ use super::{ErrorReport, RejectReason};
 /// Number of functions from which a component is rejected; real programs have far fewer.
 const MAX_FUNCTIONS: u64 = 100_000;
 const MAX_TYPES: u64 = 50_000;
-/// Nesting depth of components from which a component is rejected; composed components have a few levels.
-const MAX_DEPTH: u64 = 100;
 
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -44,7 +42,7 @@ pub(super) fn check_magic(bytes: &[u8]) -> Result<(), ErrorReport> {
 /// Rejects components with excessive numbers of functions or types or excessive nesting. Reads section
 /// headers only.
 pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), ErrorReport> {
-    let (mut functions, mut types, mut depth) = (0u64, 0u64, 0u64);
+    let (mut functions, mut types, mut depth) = (0u64, 0u64, 0_usize);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| ErrorReport::new(RejectReason::CompileFailed, error))? {
             Payload::FunctionSection(section) => functions += u64::from(section.count()),
@@ -55,11 +53,8 @@ pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), ErrorReport> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth >= MAX_DEPTH {
-            let message = format!(
-                "components are nested {depth} deep; the limit is {}",
-                MAX_DEPTH - 1
-            );
+        if depth > MAX_DEPTH {
+            let message = format!("components are nested {depth} deep; the limit is {MAX_DEPTH}");
             return Err(ErrorReport::new(RejectReason::CompileLimit, message));
         }
         if functions >= MAX_FUNCTIONS {
@@ -90,6 +85,8 @@ pub(super) fn is_valid_with_all_features(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use node_api::component::Interfaces;
+
     use super::*;
 
     /// HG-10: core modules, ELF, text and empty files are recognised by their first bytes.
@@ -131,7 +128,7 @@ mod tests {
         );
     }
 
-    /// HG-4: many siblings do not count as depth.
+    /// HG-4: many siblings do not count as depth. The limit is that of the operator, which accepts what nodes compile.
     #[test]
     fn nesting_is_bounded() {
         let nested = |levels: usize| {
@@ -141,10 +138,16 @@ mod tests {
                 [COMPONENT, &[4], &length, &inner].concat()
             })
         };
-        assert_eq!(check_sizes(&nested(99)), Ok(()));
-        let ErrorReport { reason, message } = check_sizes(&nested(100)).unwrap_err();
+        let deepest = nested(MAX_DEPTH);
+        assert_eq!(check_sizes(&deepest), Ok(()));
+        assert!(Interfaces::read(&deepest).is_ok());
+        assert!(is_valid_with_all_features(&deepest));
+        let deeper = nested(MAX_DEPTH + 1);
+        let ErrorReport { reason, message } = check_sizes(&deeper).unwrap_err();
         assert_eq!(reason, RejectReason::CompileLimit);
-        assert!(message.contains("100 deep"), "{message}");
+        assert!(message.contains("101 deep"), "{message}");
+        let error = Interfaces::read(&deeper).unwrap_err();
+        assert!(matches!(error, InterfacesError::TooMany), "{error}");
         let modules = "(core module (func))".repeat(200);
         let broad = wat::parse_str(format!("(component {modules})")).unwrap();
         assert_eq!(check_sizes(&broad), Ok(()));

@@ -5,6 +5,7 @@
 //! an error as one line on stderr. It limits its own resources and its access to the system before it reads any
 //! input ([`child`], `sandbox`). Component bytes are parsed nowhere else.
 
+mod cached;
 pub mod child;
 mod imports;
 mod input;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::state::{DataPlaneState, DrainPhase, wait_for_phase};
+use super::state::{DataPlanePhase, DataPlaneState, wait_for_phase};
 use crate::instance::PreemptedGuests;
 
 /// Time that guests without a client get after the data plane has stopped.
@@ -82,7 +82,7 @@ impl EventLoop {
     /// Resolves when the data plane has stopped and its guests have ended.
     async fn stopped(&self) {
         let plane = &self.plane;
-        wait_for_phase(&mut plane.watch_phase(), DrainPhase::Stopped).await;
+        wait_for_phase(&mut plane.watch_phase(), DataPlanePhase::Stopped).await;
         plane.connections.close();
         plane.connections.wait().await;
         plane.guests.close();

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use event_loop::{EventLoop, EventLoops};
 pub use state::{DataPlaneOptions, LoadShedding, NetworkError, parse_network};
-pub(crate) use state::{DataPlaneState, DrainPhase, wait_for_phase};
+pub(crate) use state::{DataPlanePhase, DataPlaneState, wait_for_phase};
 pub(crate) use stop_flag::StopFlag;
 
 /// Length of the kernel's backlog of connections.
@@ -139,7 +139,7 @@ impl DataPlane {
             threads,
         } = start_threads(&state, listeners).inspect_err(|_| {
             // ends the threads that were started
-            state.set_phase(DrainPhase::Stopped);
+            state.set_phase(DataPlanePhase::Stopped);
         })?;
         Ok(Self {
             state,
@@ -152,15 +152,17 @@ impl DataPlane {
         })
     }
 
-    /// Listens, and begins to accept connections.
+    /// Listens, and begins to accept connections. It can be called again after an error. Until then, connections to the
+    /// ports that already listen wait.
     ///
     /// # Errors
     /// Returns an error when another process listens on an address.
     pub fn open(&self) -> io::Result<()> {
-        let unopened = std::mem::take(&mut *self.unopened.lock());
-        for listener in &unopened {
+        let mut unopened = self.unopened.lock();
+        for listener in unopened.iter() {
             rustix::net::listen(listener, BACKLOG)?;
         }
+        unopened.clear();
         self.state.open();
         Ok(())
     }
@@ -293,9 +295,9 @@ impl DataPlane {
     pub async fn drain(&self, propagation: Duration, timeout: Duration) {
         // a handle would keep its socket open
         self.unopened.lock().clear();
-        self.state.set_phase(DrainPhase::Announcing);
+        self.state.set_phase(DataPlanePhase::Announcing);
         tokio::time::sleep(propagation).await;
-        self.state.set_phase(DrainPhase::Draining);
+        self.state.set_phase(DataPlanePhase::Draining);
         let closed = self.acceptor.closed.lock().take();
         if let Some(closed) = closed {
             // an error: the sender is dropped when the listeners are closed
@@ -309,7 +311,7 @@ impl DataPlane {
                 "drain timed out; closing the remaining connections"
             );
         }
-        self.state.set_phase(DrainPhase::Stopped);
+        self.state.set_phase(DataPlanePhase::Stopped);
         let threads = std::mem::take(&mut *self.threads.lock());
         // the threads end at most two epochs after the last guest was stopped
         let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));

@@ -34,7 +34,8 @@ use crate::traces::Tracer;
 /// Options of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataPlaneOptions {
-    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit of the process grant, at most 4.
+    /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit of the process
+    /// grant, at most 4.
     pub threads: NonZeroUsize,
     /// Timeouts and limits of each connection.
     pub connections: ConnectionLimits,
@@ -63,7 +64,8 @@ pub struct DataPlaneOptions {
 /// Returns the number of cores that affinity and CPU limit of the process grant, but at most four.
 ///
 /// A memory that grows changes the mappings of the process, which interrupts every core that runs one of its threads. Two
-/// threads answer 1.2 times as many requests of a guest that grows as one, at 1.4 times the CPU time for each (`bench threads`), and
+/// threads answer 1.2 times as many requests of a guest that grows as one, at 1.4 times the CPU time for each (`bench
+/// threads`), and
 /// 1.7 times as many of one that does not grow. What many threads do to each other has not been measured.
 fn automatic_threads() -> NonZeroUsize {
     const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
@@ -126,7 +128,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
 
 /// Phase of the data plane, from its start to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum DrainPhase {
+pub(crate) enum DataPlanePhase {
     /// Not accepting connections yet.
     Starting,
     /// Normal operation.
@@ -141,7 +143,10 @@ pub(crate) enum DrainPhase {
 }
 
 /// Waits until the data plane has reached a phase.
-pub(crate) async fn wait_for_phase(phases: &mut watch::Receiver<DrainPhase>, phase: DrainPhase) {
+pub(crate) async fn wait_for_phase(
+    phases: &mut watch::Receiver<DataPlanePhase>,
+    phase: DataPlanePhase,
+) {
     // the sender lives as long as the data plane, which the caller holds
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
@@ -177,7 +182,7 @@ pub(crate) struct DataPlaneState {
     pub(crate) stop_flag: StopFlag,
     table: ArcSwap<RoutingTable>,
     version: watch::Sender<u64>,
-    phase: watch::Sender<DrainPhase>,
+    phase: watch::Sender<DataPlanePhase>,
     ready: AtomicBool,
     /// Whether there is memory pressure. Without it, requests read only this flag.
     under_pressure: AtomicBool,
@@ -220,7 +225,7 @@ impl DataPlaneState {
             stop_flag: StopFlag::default(),
             table: ArcSwap::default(),
             version: watch::Sender::new(0),
-            phase: watch::Sender::new(DrainPhase::Starting),
+            phase: watch::Sender::new(DataPlanePhase::Starting),
             ready: AtomicBool::new(false),
             under_pressure: AtomicBool::new(false),
             shed: ArcSwap::default(),
@@ -238,20 +243,20 @@ impl DataPlaneState {
     /// Ends the phase `Starting`.
     pub(crate) fn open(&self) {
         self.phase.send_if_modified(|phase| {
-            let is_starting = *phase == DrainPhase::Starting;
+            let is_starting = *phase == DataPlanePhase::Starting;
             if is_starting {
-                *phase = DrainPhase::Serving;
+                *phase = DataPlanePhase::Serving;
             }
             is_starting
         });
     }
 
-    pub(crate) fn set_phase(&self, phase: DrainPhase) {
-        if phase == DrainPhase::Stopped {
+    pub(crate) fn set_phase(&self, phase: DataPlanePhase) {
+        if phase == DataPlanePhase::Stopped {
             // before any connection is closed
             self.stop_flag.set();
         }
-        if phase != DrainPhase::Serving {
+        if phase != DataPlanePhase::Serving {
             self.idle.drain();
         }
         self.phase.send_replace(phase);
@@ -278,11 +283,11 @@ impl DataPlaneState {
         self.version.subscribe()
     }
 
-    pub(crate) fn phase(&self) -> DrainPhase {
+    pub(crate) fn phase(&self) -> DataPlanePhase {
         *self.phase.borrow()
     }
 
-    pub(crate) fn watch_phase(&self) -> watch::Receiver<DrainPhase> {
+    pub(crate) fn watch_phase(&self) -> watch::Receiver<DataPlanePhase> {
         self.phase.subscribe()
     }
 
@@ -302,7 +307,7 @@ impl DataPlaneState {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.phase() == DrainPhase::Serving
+        self.ready.load(Ordering::Relaxed) && self.phase() == DataPlanePhase::Serving
     }
 }
 

@@ -24,6 +24,7 @@ use clap::Args;
 
 use crate::descriptors;
 use crate::drain::Signals;
+use crate::egress::ResolvedHost;
 use session::Session;
 
 /// Options of `dev`.
@@ -48,6 +49,10 @@ pub struct DevArgs {
     /// Number of threads that serve requests. Default: the number of cores that affinity and CPU limit grant, at most 4
     #[arg(long)]
     pub threads: Option<NonZeroUsize>,
+    /// Host that outbound requests reach at another address, such as a server of this machine: `api.example=127.0.0.1:3000`.
+    /// The address is exempt from the checks of addresses, and the request still needs an entry of spec.egress.allow; repeatable
+    #[arg(long, value_name = "HOST=IP:PORT")]
+    pub resolve: Vec<ResolvedHost>,
     /// Let a new version prove itself on a growing share of the requests, by the evidence that the operator uses, instead of
     /// replacing the running one at once; steps: spec.rollout, else 10 % and 50 %
     #[arg(long)]

@@ -1,4 +1,6 @@
-//! The port of `dev`: it is taken before a build, which may last for minutes, and refuses connections until something is served.
+//! The port of `dev`. It is bound before the first build, which may last for minutes, so that a port in use is reported at
+//! once. It refuses connections until something is served. Until then, another program can still listen on it; `dev` then
+//! ends with an error instead of serving.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};

@@ -2,6 +2,7 @@
 //! between two revisions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::rollout::{Line, Rollout};
 use crate::clock::unix_ms;
 use crate::code_cache::CompiledComponent;
 use crate::data_plane::DataPlane;
+use crate::function_cache::FunctionCounts;
 use crate::revision::Revision;
 use crate::routing_table::{RevisionSlot, RoutingTable, ServedFunction};
 use crate::supervisor::parse_record;
@@ -56,6 +58,25 @@ struct State {
     version: u64,
     /// In the order of the manifests.
     functions: Vec<Served>,
+}
+
+/// How long it took to load a version, and how much of it was compiled before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loading {
+    pub(super) took: Duration,
+    pub(super) functions: FunctionCounts,
+}
+
+impl fmt::Display for Loading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "loaded in {} ms", self.took.as_millis())?;
+        let FunctionCounts { reused, compiled } = self.functions;
+        if reused > 0 {
+            let all = reused + compiled;
+            write!(f, ", {reused} of {all} functions from the cache")?;
+        }
+        Ok(())
+    }
 }
 
 struct Served {
@@ -123,7 +144,7 @@ impl Board {
     ///
     /// # Errors
     /// Fails when a node would not accept a function.
-    pub(super) fn replace(&self, next: Vec<Next>, took: Duration) -> anyhow::Result<bool> {
+    pub(super) fn replace(&self, next: Vec<Next>, loading: Loading) -> anyhow::Result<bool> {
         let now = now();
         let mut state = self.state.lock();
         let asked = |next: &Next| {
@@ -166,10 +187,9 @@ impl Board {
             "Serving"
         };
         self.console.note(format!(
-            "{verb} version {} of {} (loaded in {} ms)",
+            "{verb} version {} of {} ({loading})",
             state.version,
-            keys.join(", "),
-            took.as_millis()
+            keys.join(", ")
         ));
         self.show(lines);
         drop(state);

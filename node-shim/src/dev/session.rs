@@ -17,16 +17,19 @@ use super::files::{BuildOutputs, Stamps, changed};
 use super::manifest::Function;
 use super::plan::{BuildCommand, Plan, Snapshot};
 use super::port;
-use super::served::{Board, Loaded, Next};
+use super::served::{Board, Loaded, Loading, Next};
 use super::watch::Watcher;
 use crate::counters::CounterTable;
 use crate::data_plane::{DataPlane, DataPlaneOptions};
+use crate::egress::EgressOptions;
 use crate::engine::{Engine, EngineOptions};
+use crate::function_cache::FunctionCounts;
 use crate::guest_log::GuestLog;
-use crate::local_code;
+use crate::local_code::LocalCompiler;
 use crate::node_counters::NodeCounters;
 use crate::revision::Revision;
 use crate::supervisor::parse_record;
+use crate::user_cache;
 
 /// Time that requests have to finish after the first signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +40,7 @@ pub(super) struct Session {
     console: Console,
     board: Arc<Board>,
     watcher: Watcher,
+    compiler: LocalCompiler,
     sources: Sources,
 }
 
@@ -73,12 +77,21 @@ impl Session {
             ..Sources::default()
         };
         sources.build(args, &plan, &console).await?;
+        let engine = Engine::new(&EngineOptions::default())?;
+        let functions = user_cache::open(&engine).unwrap_or_else(|error| {
+            console.note(format!("{error:#}"));
+            None
+        });
         let plane = DataPlane::start(
             listener,
-            Engine::new(&EngineOptions::default())?,
+            engine.clone(),
             DataPlaneOptions {
                 max_per_peer: u32::MAX,
                 loopback_stores: true,
+                egress: EgressOptions {
+                    resolved: args.resolve.clone(),
+                    ..EgressOptions::default()
+                },
                 ..DataPlaneOptions::with_threads(args.threads)
             },
             CounterTable::new(),
@@ -91,6 +104,7 @@ impl Session {
             board: Arc::new(Board::new(plane, console.clone(), args.rollout)),
             console,
             watcher: Watcher::new().context("cannot watch files")?,
+            compiler: LocalCompiler::new(engine, functions),
             sources,
         };
         session.publish(plan).await?;
@@ -185,12 +199,21 @@ impl Session {
     /// Compiles what is new and serves it. Returns whether anything was different.
     async fn publish(&mut self, plan: Plan) -> anyhow::Result<bool> {
         let began = Instant::now();
+        let before = self.compiler.function_counts();
         let mut next: Vec<Next> = Vec::new();
         for (function, origin) in plan.functions {
             let loaded = self.load(&function, &origin).await?;
             next.push(Next { function, loaded });
         }
-        self.board.replace(next, began.elapsed())
+        let counts = self.compiler.function_counts();
+        let loading = Loading {
+            took: began.elapsed(),
+            functions: FunctionCounts {
+                reused: counts.reused - before.reused,
+                compiled: counts.compiled - before.compiled,
+            },
+        };
+        self.board.replace(next, loading)
     }
 
     /// Reads the component of a function and prepares it as a node does. What has not changed is taken over.
@@ -211,9 +234,10 @@ impl Session {
         let plane = self.board.plane();
         let code = match self.board.code(&component.digest) {
             Some(code) => code,
-            None => local_code::compile(plane.engine(), component.file)
-                .await
-                .with_context(refused)?,
+            None => {
+                let compiled = self.compiler.compile(component.file, &key.namespace);
+                compiled.await.with_context(refused)?
+            }
         };
         let parsed = parsed.definitions.into_values().next();
         let parsed = parsed.context("the record has no revision")?;

@@ -48,8 +48,8 @@ struct StoredFile {
     needed: bool,
 }
 
-/// Deletes files until the budget is met. Returns the sizes of the remaining files. `needed` contains the digests (hex) that the function table refers to, and `engine` is the suffix
-/// of the native files that this process can use.
+/// Deletes files until the budget is met. Returns the sizes of the remaining files. `needed` contains the digests (hex)
+/// that the function table refers to, and `engine` is the suffix of the native files that this process can use.
 pub fn collect_garbage(
     dir: &StateDir,
     _lock: &StateLock,

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
 use super::StateDir;
 
@@ -20,18 +21,32 @@ impl StateLock {
     /// # Errors
     /// Returns an error when the lock file cannot be created or locked.
     pub fn try_take(dir: &StateDir) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.lock())?;
+        let file = open(dir)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
+
+    /// Waits until no other process holds the lock, and acquires it. Blocks the thread.
+    ///
+    /// # Errors
+    /// Returns an error when the lock file cannot be created or locked.
+    pub(crate) fn wait(dir: &StateDir) -> io::Result<Self> {
+        let file = open(dir)?;
+        retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(dir: &StateDir) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.lock())
 }
 
 #[cfg(test)]

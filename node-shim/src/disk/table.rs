@@ -51,8 +51,8 @@ pub struct PersistedTable {
     pub header: TableHeader,
     /// Functions, with references to secrets in place of their values.
     pub functions: Vec<FunctionRecord>,
-    /// Functions of other nodes, and addresses of nodes: only the fields of a batch for these. `addresses_complete` is whether an
-    /// operator has sent all of them.
+    /// Functions of other nodes, and addresses of nodes: only the fields of a batch for these. `addresses_complete` is
+    /// whether an operator has sent all of them.
     pub remote: Batch,
 }
 

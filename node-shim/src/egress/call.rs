@@ -1,5 +1,5 @@
-//! Calls of other functions. No name is resolved, and no address is checked: the node serves the call itself or passes it on to a node
-//! of the called function.
+//! Calls of other functions. No name is resolved, and no address is checked: the node serves the call itself or passes it
+//! on to a node of the called function.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +55,8 @@ pub(crate) struct FunctionCall {
 pub(crate) enum CallRefusal {
     /// There is no such function in the namespace of the caller.
     Absent,
-    /// The function is in another namespace, and it does not name the caller, or there is none. A caller must not learn which of
-    /// both holds.
+    /// The function is in another namespace, and it does not name the caller, or there is none. A caller must not learn
+    /// which of both holds.
     NotGranted,
     /// The function is placed on other nodes, and none of them has served the call.
     Unserved(Unserved),

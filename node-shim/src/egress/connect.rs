@@ -1,7 +1,7 @@
 //! Establishes connections to checked addresses.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,13 +36,13 @@ const MAX_ATTEMPTS: usize = 4;
 pub(super) fn keys(
     revision: &Revision,
     target: &OutboundTarget,
-    addresses: &[IpAddr],
+    addresses: &[SocketAddr],
 ) -> Vec<ConnectionKey> {
     let trusted = revision.spec.authorities.as_ref();
     let authorities = trusted
         .filter(|_| target.scheme == EgressScheme::Https)
         .map(|authorities| authorities.id());
-    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) =
+    let (v4, v6): (Vec<&SocketAddr>, Vec<&SocketAddr>) =
         addresses.iter().partition(|address| address.is_ipv4());
     let longer = v4.len().max(v6.len());
     let by_turns = (0..longer).flat_map(|at| [v4.get(at), v6.get(at)]);
@@ -53,7 +53,7 @@ pub(super) fn keys(
             function: revision.function().clone(),
             scheme: target.scheme,
             host: target.host.clone(),
-            address: SocketAddr::new(**address, target.port),
+            address: **address,
             authorities,
         })
         .collect()

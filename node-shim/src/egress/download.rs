@@ -140,7 +140,8 @@ impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for ResponseStream<B> {
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
-                if this.is_end_stream() {
+                // the guest may read nothing after the trailers
+                if frame.is_trailers() || this.is_end_stream() {
                     this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -1,5 +1,5 @@
-//! Key of the headers `selvage-hops` and `selvage-forward`. All nodes of a cluster receive the same key from the operator. Until then a node uses a
-//! key of its own, with which it sees only loops that come back to it.
+//! Key of the headers `selvage-hops` and `selvage-forward`. All nodes of a cluster receive the same key from the operator.
+//! Until then a node uses a key of its own, with which it sees only loops that come back to it.
 
 use std::fmt;
 

@@ -16,6 +16,7 @@ mod failure;
 mod hop_key;
 mod network;
 mod pool;
+mod resolved_host;
 mod scope;
 mod send;
 mod tls;
@@ -40,6 +41,7 @@ use hop_key::HopKey;
 use network::SystemNetwork;
 pub use network::{Network, ResolveError};
 use pool::ConnectionPool;
+pub use resolved_host::{InvalidResolvedHost, ResolvedHost};
 pub(crate) use tls::{client_config, system_roots};
 
 /// Bounds of the number of connections of the node to the servers of outbound requests.
@@ -52,6 +54,8 @@ pub struct EgressOptions {
     pub floor: AddressFloor,
     /// Hosts that no request may name. Default: none.
     pub denied_hosts: DeniedHosts,
+    /// Hosts with an address that is exempt from `floor`. The first one of a name counts. Default: none, as on every node.
+    pub resolved: Vec<ResolvedHost>,
     /// Maximum time to resolve a name. Default: 2 s.
     pub resolve_timeout: Duration,
     /// Maximum time to connect, and again for the TLS handshake. Default: 2 s.
@@ -69,6 +73,7 @@ impl Default for EgressOptions {
         Self {
             floor: AddressFloor::default(),
             denied_hosts: DeniedHosts::default(),
+            resolved: Vec::new(),
             resolve_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(10),

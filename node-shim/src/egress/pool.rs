@@ -1,7 +1,7 @@
-//! Connections to the servers of outbound requests. A connection belongs to one function: its key contains the
-//! function, so that no other function can use it. It also contains the authorities that the function trusts, so that a
-//! revision without an authority uses no connection that another revision has verified with it. All event loops share the pool. A connection is read and written by the
-//! loop that opened it, so requests of that loop prefer it: they do not wait for another thread.
+//! Connections to the servers of outbound requests. A connection belongs to one function: its key contains the function, so
+//! that no other function can use it. It also contains the authorities that the function trusts, so that a revision without
+//! an authority uses no connection that another revision has verified with it. All event loops share the pool. A connection
+//! is read and written by the loop that opened it, so requests of that loop prefer it: they do not wait for another thread.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Sends an admitted request: finds the addresses, gets a connection, and waits for the head of the response.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,23 +187,30 @@ impl OutboundContext {
         &self,
         target: &OutboundTarget,
         limit: Duration,
-    ) -> Result<Vec<IpAddr>, Ended> {
+    ) -> Result<Vec<SocketAddr>, Ended> {
+        let options = &self.client.options;
         let found = match &target.host {
             TargetHost::Address(address) => vec![*address],
-            TargetHost::Name(name) => timeout(limit, self.client.options.network.resolve(name))
-                .await
-                .unwrap_or(Err(ResolveError::Timeout))
-                .map_err(Failure::dns)?,
+            TargetHost::Name(name) => {
+                let mut resolved = options.resolved.iter();
+                if let Some(address) = resolved.find_map(|host| host.address_of(name)) {
+                    return Ok(vec![address]);
+                }
+                timeout(limit, options.network.resolve(name))
+                    .await
+                    .unwrap_or(Err(ResolveError::Timeout))
+                    .map_err(Failure::dns)?
+            }
             // called on this node
             TargetHost::Function(_) => Vec::new(),
         };
         let allow = &self.revision.spec.egress;
-        let floor = &self.client.options.floor;
+        let floor = &options.floor;
         let mut allowed = Vec::new();
         let mut refused = None;
         for address in found.into_iter().take(MAX_ADDRESSES) {
             match allow.check_address(target, address, floor) {
-                Ok(()) => allowed.push(address),
+                Ok(()) => allowed.push(SocketAddr::new(address, target.port)),
                 Err(refusal) => refused = refused.or(Some((address, refusal))),
             }
         }

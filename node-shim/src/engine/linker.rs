@@ -1,6 +1,6 @@
-//! Imports that the node offers to guests: `wasi:http`, the world `wasi:cli/imports`, `wasi:config/store` and `wasi:keyvalue`. Components
-//! of the world `wasi:http/service` get the first two in both releases. The state
-//! of an instance decides what is behind them ([`GuestState`]): no files, sockets, names, arguments or terminals.
+//! Imports that the node offers to guests: `wasi:http`, the world `wasi:cli/imports`, `wasi:config/store` and
+//! `wasi:keyvalue`. Components of the world `wasi:http/service` get the first two in both releases. The state of an
+//! instance decides what is behind them ([`GuestState`]): no files, sockets, names, arguments or terminals.
 
 use node_api::world::{self, World};
 use wasmtime::StoreContextMut;

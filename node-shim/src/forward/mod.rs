@@ -1,9 +1,10 @@
-//! Requests that this node passes on to a node on which their function is placed. `handler/forward.rs` decides what is sent and what
-//! the client receives; this module has the connections to other nodes (`pool`) and the two bodies (`upload`, `download`).
+//! Requests that this node passes on to a node on which their function is placed. `handler/forward.rs` decides what is sent
+//! and what the client receives; this module has the connections to other nodes (`pool`) and the two bodies (`upload`,
+//! `download`).
 //!
-//! Nodes talk HTTP/2 without TLS on their data ports, so that trailers, both directions at once and the end of a client pass through.
-//! The other node serves the request under its own limits, so nothing here has a time limit, except for connections: a peer that
-//! answers no ping is taken for dead.
+//! Nodes talk HTTP/2 without TLS on their data ports, so that trailers, both directions at once and the end of a client
+//! pass through. The other node serves the request under its own limits, so nothing here has a time limit, except for
+//! connections: a peer that answers no ping is taken for dead.
 
 mod download;
 mod pool;

@@ -1,6 +1,6 @@
-//! Body of a request on its way to another node. What was sent is kept until the other node has answered, so that the request can be
-//! sent to a third node when the other one does not have the function: until then it reads nothing, so that is at most a window of
-//! HTTP/2.
+//! Body of a request on its way to another node. What was sent is kept until the other node has answered, so that the
+//! request can be sent to a third node when the other one does not have the function: until then it reads nothing, so that
+//! is at most a window of HTTP/2.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 
 use crate::body::{InboundBody, UnreadBody, abandon, is_bad_framing};
 
-/// Maximum size of what is kept of a body, in bytes: a window of HTTP/2, the buffer of the connection, and the part that fills it.
+/// Maximum size of what is kept of a body, in bytes: a window of HTTP/2, the buffer of the connection, and the part that
+/// fills it.
 const REPLAYED: usize = 256 << 10;
 /// Maximum size of what is kept of all bodies, in bytes.
 const ALL_REPLAYED: usize = 64 << 20;

@@ -21,8 +21,8 @@
 mod pack;
 mod store;
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,9 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::disk::{DiskHealth, Draft, StateDir};
+use crate::disk::{
+    DiskBudget, DiskHealth, Draft, StateDir, StateLock, collect_garbage, remove_stale_drafts,
+};
 use crate::native_cache::{SealedFolder, Verdict};
 use crate::resource_exhaustion;
 use pack::{Key, MAX_RECORDS, PackWriter, Record, records};
@@ -77,6 +79,8 @@ pub struct FunctionCache {
     replacing: RwLock<()>,
     reused: AtomicU64,
     compiled: AtomicU64,
+    /// The directory, if other processes write to it too. They hold its lock while they read or replace a file.
+    shared: Option<StateDir>,
 }
 
 impl std::fmt::Debug for FunctionCache {
@@ -128,6 +132,23 @@ impl FunctionCache {
             replacing: RwLock::default(),
             reused: AtomicU64::new(0),
             compiled: AtomicU64::new(0),
+            shared: None,
+        })
+    }
+
+    /// Opens a cache that several processes use at the same time. `dir` has nothing else, and the processes delete the
+    /// functions that were not used for the longest time when it exceeds the [`DiskBudget`].
+    ///
+    /// # Errors
+    /// Returns an error when the directory cannot be written or locked, or the system provides no random bytes.
+    pub(crate) fn open_shared(dir: StateDir, engine: &str) -> io::Result<Self> {
+        fs::create_dir_all(dir.functions())?;
+        let lock = StateLock::wait(&dir)?;
+        remove_stale_drafts(&dir, &lock, SystemTime::now());
+        let cache = Self::open(&dir, engine, Arc::default())?;
+        Ok(Self {
+            shared: Some(dir),
+            ..cache
         })
     }
 
@@ -135,9 +156,12 @@ impl FunctionCache {
     /// the namespace, so call it where blocking is allowed.
     ///
     /// # Errors
-    /// Returns an error when neither disk nor memory has room for an empty file.
+    /// Returns an error when neither disk nor memory has room for an empty file, or a shared directory cannot be locked.
     pub fn begin(&self, namespace: &str) -> io::Result<FunctionExchange> {
-        let pack = match self.authentic(&self.name(namespace)) {
+        let lock = self.lock()?;
+        let found = self.authentic(&self.name(namespace));
+        drop(lock);
+        let pack = match found {
             Some(pack) => pack,
             None => Draft::in_memory(&self.health)?.handle()?,
         };
@@ -186,6 +210,7 @@ impl FunctionCache {
         }
         let name = self.name(&exchange.namespace);
         let _merging = self.merging.lock();
+        let lock = self.lock()?;
         let old_file = self.authentic(&name);
         let old = old_file.as_ref().map(records).transpose()?;
         let old = old.unwrap_or_default();
@@ -206,7 +231,15 @@ impl FunctionCache {
         let draft = writer.finish()?.into_inner().map_err(io::Error::from)?;
         let _replacing = self.replacing.write();
         self.files.seal(draft, &name)?;
+        if let (Some(dir), Some(lock)) = (&self.shared, &lock) {
+            collect_garbage(dir, lock, DiskBudget::default(), &BTreeSet::new(), "");
+        }
         Ok(())
+    }
+
+    /// Excludes the other processes that use a shared directory. `None` when it is not shared.
+    fn lock(&self) -> io::Result<Option<StateLock>> {
+        self.shared.as_ref().map(StateLock::wait).transpose()
     }
 
     /// Opens a file if it is authentic. Removes it if it is not.

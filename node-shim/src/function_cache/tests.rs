@@ -1,8 +1,9 @@
 //! The cache with the compiler in this process; `tests/supervisor` has the compiler process.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
 
 use super::*;
 use crate::engine::Compiler;
@@ -44,14 +45,20 @@ fn component(numbers: &[u32]) -> Vec<u8> {
 /// Compiles as the compiler process does.
 fn compile(cache: &FunctionCache, namespace: &str, wasm: &[u8]) -> (FunctionCounts, Vec<u8>) {
     let mut exchange = cache.begin(namespace).unwrap();
+    let code = fill(&mut exchange, wasm);
+    cache.finish(&exchange);
+    (exchange.counts(), code)
+}
+
+/// Compiles without storing the functions.
+fn fill(exchange: &mut FunctionExchange, wasm: &[u8]) -> Vec<u8> {
     let (pack, added) = exchange.files();
     let (pack, added) = (pack.try_clone().unwrap(), added.try_clone().unwrap());
     let store = Arc::new(FunctionStore::new(pack, added));
     let compiler = Compiler::reusing(Arc::clone(&store)).unwrap();
     let code = compiler.precompile(wasm).unwrap();
     exchange.set_counts(&serde_json::to_vec(&store.finish()).unwrap());
-    cache.finish(&exchange);
-    (exchange.counts(), code)
+    code
 }
 
 #[test]
@@ -194,4 +201,36 @@ fn a_folder_that_cannot_be_written_is_no_error() {
     let (second, again) = compile(&fixture.cache, "ns", &wasm);
     assert_eq!((second.reused, second.compiled), (0, first.compiled));
     assert!(code == again);
+}
+
+/// Each cache has its own handle of the lock, as if it were in a process of its own.
+#[test]
+fn processes_that_share_a_folder_lose_no_functions() {
+    const PROCESSES: u32 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let open = || FunctionCache::open_shared(StateDir::new(folder.path()), "e1").unwrap();
+    let all_compiled = Barrier::new(PROCESSES as usize);
+    let component = |process: u32| component(&[10 * process, 10 * process + 1]);
+    thread::scope(|scope| {
+        for process in 0..PROCESSES {
+            let (cache, all_compiled) = (open(), &all_compiled);
+            scope.spawn(move || {
+                let mut exchange = cache.begin("ns").unwrap();
+                fill(&mut exchange, &component(process));
+                all_compiled.wait();
+                cache.finish(&exchange);
+            });
+        }
+    });
+    for process in 0..PROCESSES {
+        let (counts, _) = compile(&open(), "ns", &component(process));
+        assert_eq!(counts.compiled, 0, "{process}");
+    }
+    assert!(fs::exists(folder.path().join("node.key")).unwrap());
+}
+
+#[test]
+fn a_shared_folder_that_cannot_be_written_is_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert!(FunctionCache::open_shared(StateDir::new(file.path()), "e1").is_err());
 }

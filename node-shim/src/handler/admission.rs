@@ -129,7 +129,8 @@ pub(super) async fn admit(
     admit_routed(plane, &table, served, routed).await
 }
 
-/// Validates the call of a function that has come `via` this node or another one, picks the revision by the function's own weights and acquires its permits.
+/// Validates the call of a function that has come `via` this node or another one, picks the revision by the function's own
+/// weights and acquires its permits.
 pub(super) async fn admit_call(
     plane: &Arc<DataPlaneState>,
     table: &RoutingTable,

@@ -1,6 +1,6 @@
-//! Calls between functions. A call passes through the same steps as the request of a client. On one node there is no connection: the
-//! caller's task runs the called guest, and dropping the response or its future ends it. A call of a function that is placed on other
-//! nodes is passed on to one of them.
+//! Calls between functions. A call passes through the same steps as the request of a client. On one node there is no
+//! connection: the caller's task runs the called guest, and dropping the response or its future ends it. A call of a
+//! function that is placed on other nodes is passed on to one of them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

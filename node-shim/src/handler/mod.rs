@@ -32,7 +32,7 @@ use crate::body::{
     unread_bytes,
 };
 use crate::connection::{Connection, RequestGuard, StreamReset};
-use crate::data_plane::{DataPlaneState, DrainPhase, EventLoop};
+use crate::data_plane::{DataPlanePhase, DataPlaneState, EventLoop};
 use crate::egress::{FunctionCall, OutboundContext, RequestOrigin};
 use crate::guest_log::{LogContext, RequestLog};
 use crate::instance::{Deadline, GuestCall, GuestControl, GuestEnd, GuestHead, RunningGuest};
@@ -126,7 +126,7 @@ pub(crate) async fn handle(
             answer
         }
     };
-    let last = plane.phase() != DrainPhase::Serving
+    let last = plane.phase() != DataPlanePhase::Serving
         || conn.requests_started() >= plane.options.connections.max_requests;
     if last && version < Version::HTTP_2 {
         shim_response::close(&mut answer);

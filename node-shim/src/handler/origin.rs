@@ -45,7 +45,8 @@ pub(super) struct Origin {
 pub(super) enum Via {
     /// From a client.
     Client,
-    /// From another node, which a client had sent it to. If it is not the `last` node that could serve it, it need not wait here.
+    /// From another node, which a client had sent it to. If it is not the `last` node that could serve it, it need not wait
+    /// here.
     Node { last: bool },
     /// From a function on this node.
     Function,

@@ -80,15 +80,15 @@ where
             }
             None => tasks.await,
         }
-        // a guest that has raised its backpressure would let the next call wait
+        // a guest that has raised its backpressure would make the next call wait
         let accepts_calls =
             |cx: &mut Context<'_>| guest.poll_ready_for_concurrent_call(handler, cx).is_ready();
         let accepts_calls = future::poll_fn(|cx| Poll::Ready(accepts_calls(cx))).await;
         Ok::<_, wasmtime::Error>(accepts_calls)
     });
     let accepts_calls = served.await??;
-    // Calls to the host that the guest has not waited for, streams, futures and sets of them. While there are any, work may
-    // be left in the event loop. wasmtime has no other function that finds them, although it has this one for tests.
+    // The table holds pending host calls, streams, futures and waitable sets. While it is not empty, work may be left in the
+    // event loop. wasmtime has no other function that finds that, although it has this one for its own tests.
     Ok(accepts_calls && store.concurrent_state_table_size() == 0)
 }
 

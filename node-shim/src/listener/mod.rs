@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::data_plane::{DataPlaneState, DrainPhase, EventLoops, Listeners, wait_for_phase};
+use crate::data_plane::{DataPlanePhase, DataPlaneState, EventLoops, Listeners, wait_for_phase};
 use crate::keyed_limit::KeyedLimit;
 use crate::tls::TlsPort;
 
@@ -21,8 +21,8 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Accepts connections from the time that the data plane is open until it drains, closes the listeners and drops `closed`. Returns when the data plane
-/// has stopped. Idle instances expire meanwhile.
+/// Accepts connections from the time that the data plane is open until it drains, then closes the listeners and drops
+/// `closed`. Returns when the data plane has stopped. Idle instances expire meanwhile.
 pub(crate) async fn run(
     plane: Arc<DataPlaneState>,
     loops: EventLoops,
@@ -32,14 +32,14 @@ pub(crate) async fn run(
     let mut phases = plane.watch_phase();
     let idle = plane.idle.clone();
     let expiring = tokio::spawn(async move { idle.run().await });
-    wait_for_phase(&mut phases, DrainPhase::Serving).await;
+    wait_for_phase(&mut phases, DataPlanePhase::Serving).await;
     let acceptor = Acceptor::new(plane, loops);
     tokio::select! {
-        () = wait_for_phase(&mut phases, DrainPhase::Draining) => {}
+        () = wait_for_phase(&mut phases, DataPlanePhase::Draining) => {}
         () = acceptor.run(listeners) => {}
     }
     drop(closed);
-    wait_for_phase(&mut phases, DrainPhase::Stopped).await;
+    wait_for_phase(&mut phases, DataPlanePhase::Stopped).await;
     expiring.abort();
 }
 

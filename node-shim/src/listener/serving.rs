@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{self, Connection, ConnectionIo, Socket, StreamExecutor};
-use crate::data_plane::{DataPlaneState, DrainPhase, EventLoop, wait_for_phase};
+use crate::data_plane::{DataPlanePhase, DataPlaneState, EventLoop, wait_for_phase};
 use crate::handler;
 use crate::node_counters::Protocol;
 use crate::tls::{SecureSocket, TlsIdentity, TlsPort};
@@ -55,7 +55,7 @@ async fn open(
     };
     let mut phases = plane.watch_phase();
     let shaken = tokio::select! {
-        () = wait_for_phase(&mut phases, DrainPhase::Draining) => return None,
+        () = wait_for_phase(&mut phases, DataPlanePhase::Draining) => return None,
         shaken = port.handshake(stream) => shaken,
     };
     match shaken {
@@ -90,7 +90,7 @@ async fn serve_http(
             protocol(http2)
         }
         None => tokio::select! {
-            () = wait_for_phase(&mut phases, DrainPhase::Draining) => return,
+            () = wait_for_phase(&mut phases, DataPlanePhase::Draining) => return,
             sniffed = io.detect_http2() => match sniffed {
                 Ok(http2) => protocol(http2),
                 Err(_) => return,
@@ -111,7 +111,7 @@ async fn serve_http(
     };
     if let Some(result) = ended {
         tokio::select! {
-            () = wait_for_phase(&mut phases, DrainPhase::Stopped) => {}
+            () = wait_for_phase(&mut phases, DataPlanePhase::Stopped) => {}
             () = close(plane, &conn, &socket, &result) => {}
         }
     }
@@ -220,8 +220,8 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     let old = opened + limits.max_age.mul_f64(0.8 + 0.4 * fastrand::f64());
     // HTTP/2 clients get an early GOAWAY; HTTP/1 clients get `connection: close` with their next response
     let shutdown_phase = match proto {
-        Protocol::Http1 => DrainPhase::Draining,
-        Protocol::Http2 => DrainPhase::Announcing,
+        Protocol::Http1 => DataPlanePhase::Draining,
+        Protocol::Http2 => DataPlanePhase::Announcing,
     };
     let mut check = opened + limits.idle;
     let mut leaving = false;
@@ -235,7 +235,7 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
         });
         tokio::select! {
             result = served => return Some(result),
-            () = wait_for_phase(&mut phases, DrainPhase::Stopped) => return None,
+            () = wait_for_phase(&mut phases, DataPlanePhase::Stopped) => return None,
             // hyper does not read while a guest runs, so it does not notice
             () = &mut reset => return None,
             () = wait_for_phase(&mut shutdown, shutdown_phase), if !leaving => {}

@@ -197,39 +197,21 @@ impl LoadPipeline {
         blocking(move || cache.store(draft, &hex).map_err(io)).await
     }
 
-    /// Compiles with the functions of earlier compilations of the namespace, if there is one and the functions can be
-    /// read.
+    /// Compiles with the functions of earlier compilations of the namespace, if there is one.
     async fn compile_reusing(
         &self,
         component: File,
         draft: Draft,
         namespace: Option<&str>,
     ) -> Result<Compiled, Failure> {
-        let Some(namespace) = namespace.map(str::to_owned) else {
-            return self.compiler.run(component, draft).await;
-        };
-        let functions = Arc::clone(&self.functions);
-        let begun = blocking(move || Ok(functions.begin(&namespace))).await?;
-        let mut exchange = match begun {
-            Ok(exchange) => exchange,
-            Err(error) => {
-                tracing::warn!(%error, "compiled functions cannot be reused");
-                return self.compiler.run(component, draft).await;
+        let (compiler, functions) = (&self.compiler, &self.functions);
+        match namespace {
+            Some(namespace) => {
+                let compiled = compiler.run_cached(component, draft, functions, namespace);
+                compiled.await
             }
-        };
-        let compiled = self
-            .compiler
-            .run_reusing(component, draft, &mut exchange)
-            .await?;
-        if let Compiled::Code(_) = compiled {
-            let functions = Arc::clone(&self.functions);
-            let stored = move || {
-                functions.finish(&exchange);
-                Ok(())
-            };
-            blocking(stored).await?;
+            None => compiler.run(component, draft).await,
         }
-        Ok(compiled)
     }
 
     async fn load(

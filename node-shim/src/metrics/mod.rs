@@ -50,8 +50,8 @@ impl Metrics {
         }
     }
 
-    /// Returns the metrics of the data plane and `more`, in a format that suits a client with this `accept` header. Only a node
-    /// that has recorded requests has anything that needs OpenMetrics.
+    /// Returns the metrics of the data plane and `more`, in a format that suits a client with this `accept` header. Only a
+    /// node that has recorded requests has anything that needs OpenMetrics.
     pub fn page(&self, plane: &DataPlane, more: Vec<MetricFamily>, accept: &str) -> MetricsPage {
         let mut families = self.families(plane);
         families.extend(more);

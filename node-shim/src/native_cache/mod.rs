@@ -65,7 +65,7 @@ impl NativeCache {
     pub fn open(dir: &StateDir, engine_hash: &str, health: Arc<DiskHealth>) -> io::Result<Self> {
         Ok(Self {
             files: SealedFolder::open(dir, dir.native(), FORMAT, Arc::clone(&health))?,
-            engine: format!("{engine_hash}-{}", cpu_features()),
+            engine: engine_name(engine_hash),
             health,
             checked: CheckedFiles::default(),
         })
@@ -173,6 +173,11 @@ impl NativeCache {
 }
 
 /// Returns a hash of the CPU features, all of which native code may use.
+/// Returns the identity of an engine and of the CPU of this machine, as [`NativeCache::engine`] does.
+pub(crate) fn engine_name(engine_hash: &str) -> String {
+    format!("{engine_hash}-{}", cpu_features())
+}
+
 fn cpu_features() -> String {
     let described = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features = described

@@ -317,14 +317,14 @@ impl Client {
     }
 }
 
-/// Whether the log gets a line about a failure: each new reason does, and then every failure in a row whose number is a power of
-/// two, so that an outage of hours is a few lines.
+/// Whether the log gets a line about a failure: each new reason does, and then every failure in a row whose number is a
+/// power of two, so that an outage of hours is a few lines.
 fn is_logged(failures: u32, reason: &str, last: &str) -> bool {
     reason != last || failures.is_power_of_two()
 }
 
-/// Joins an error and its causes. The first line of a transport error names no cause: the reason why a node is alone, such as a
-/// refused connection or a certificate, is below it. A cause that repeats the text before it is left out.
+/// Joins an error and its causes. The first line of a transport error names no cause: the reason why a node is alone, such
+/// as a refused connection or a certificate, is below it. A cause that repeats the text before it is left out.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -36,7 +36,8 @@ impl fmt::Debug for FunctionCertificate {
 }
 
 impl FunctionCertificates {
-    /// Adds a certificate for the host of a route. Of two certificates for a host, the one that was added first has precedence.
+    /// Adds a certificate for the host of a route. Of two certificates for a host, the one that was added first has
+    /// precedence.
     pub fn add(&mut self, host: &str, certificate: Arc<FunctionCertificate>) {
         let namespace = certificate.namespace.clone();
         self.0.add(&namespace, host, certificate);
@@ -55,8 +56,8 @@ impl FunctionCertificates {
         self.0.find(namespace, name, covers)
     }
 
-    /// Returns the end of the validity of each Secret's certificate, in seconds of Unix time, by namespace and name. Functions may have
-    /// different certificates of one Secret for a moment; the earliest end counts.
+    /// Returns the end of the validity of each Secret's certificate, in seconds of Unix time, by namespace and name.
+    /// Functions may have different certificates of one Secret for a moment; the earliest end counts.
     pub(crate) fn expirations(&self) -> BTreeMap<String, i64> {
         let mut ends = BTreeMap::new();
         for one in self.0.iter() {

@@ -51,8 +51,9 @@ pub(crate) struct TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Returns whether a request for `host` may use the connection: a client that named a server may send requests for
-    /// that name, and for others that the certificate covers. The certificate of a function counts only for hosts of its namespace.
+    /// Returns whether a request for `host` may use the connection: a client that named a server may send requests for that
+    /// name, and for others that the certificate covers. The certificate of a function counts only for hosts of its
+    /// namespace.
     pub(crate) fn allows(&self, table: &RoutingTable, host: &Host) -> bool {
         let (Some(named), name) = (&self.server_name, host.as_str()) else {
             return true;
@@ -170,7 +171,8 @@ impl TlsPort {
     }
 }
 
-/// Sends a fatal alert in place of a handshake: its content type, the version of the record, its length, its level and its reason.
+/// Sends a fatal alert in place of a handshake: its content type, the version of the record, its length, its level and its
+/// reason.
 async fn refuse(tcp: &mut TcpStream, reason: u8) -> io::Result<()> {
     tcp.write_all(&[21, 3, 3, 0, 2, 2, reason]).await?;
     tcp.shutdown().await

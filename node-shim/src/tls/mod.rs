@@ -1,4 +1,5 @@
-//! TLS on the data port: certificates of functions and from folders, chosen by the server name of the client, and the handshake.
+//! TLS on the data port: certificates of functions and from folders, chosen by the server name of the client, and the
+//! handshake.
 
 mod folder;
 mod functions;

@@ -1,9 +1,10 @@
 //! Invalid `content-length` values of guests, and the next response on the same connection.
 
 use crate::guests;
+use crate::reuse::setup;
 use crate::support::component::guest;
 use crate::support::node::Node;
-use crate::support::wire::Wire;
+use crate::support::wire::{Wire, get};
 
 /// Responds to the first request with `status`, a declared length of 4 and `sent` bytes of body, and to
 /// every other request with `next`.
@@ -14,10 +15,12 @@ fn first(status: u16, sent: u32) -> Vec<u8> {
 /// Is [`first`], with another end of the handler.
 fn ending(status: u16, sent: u32, end: &str) -> Vec<u8> {
     guest(
-        r#"(data (i32.const 4096) "content-length4") (data (i32.const 4128) "next")"#,
+        r#"(import "wasi:http/types@0.2.12" "[resource-drop]incoming-request" (func $request-drop (param i32)))
+        (data (i32.const 4096) "content-length4") (data (i32.const 4128) "next")"#,
         &format!(
             "
         (call $request-path (local.get $req) (i32.const 64))
+        (call $request-drop (local.get $req))
         (if (i32.ne (i32.load (i32.const 72)) (i32.const 1)) (then
           (call $answer (local.get $out) (i32.const 200) (i32.const 4128) (i32.const 4))
           (return)))
@@ -84,6 +87,28 @@ fn the_length_in_a_response_without_a_body_is_not_compared_with_its_body() {
         node.is_quiet();
         assert_eq!(node.failures().is_empty(), expected.1.is_empty());
     }
+}
+
+/// Each request of an instance decides about its own response.
+#[test]
+fn the_length_of_a_body_counts_again_after_a_request_without_one() {
+    let strict = "(if (call $finish (local.get $b)) (then unreachable))";
+    let node = setup(9).start(&ending(200, 0, strict));
+    assert_eq!(get(node.address(), "/next").text(), "next");
+    node.has_idle(1);
+    let mut client = Wire::connect(node.address());
+    client.send("HEAD / HTTP/1.1\r\nhost: h\r\n\r\n");
+    let reply = client.read_head_only().unwrap();
+    assert_eq!(
+        (reply.status, reply.header("content-length")),
+        (200, Some("4"))
+    );
+    node.has_idle(1);
+    let counters = node.plane.node_counters();
+    assert_eq!((counters.reuses(), counters.reruns()), (1, 0));
+    let reply = get(node.address(), "/");
+    assert_eq!(reply.status_and_error(), (500, "trap"));
+    assert_eq!(counters.reuses(), 2);
 }
 
 /// HG-17: a length that is not a number, or a second length, is rejected.

@@ -1,4 +1,5 @@
-//! Certificates that functions bring, on the data port with TLS: which one a server name selects, and which hosts a connection is for.
+//! Certificates that functions bring, on the data port with TLS: which one a server name selects, and which hosts a
+//! connection is for.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

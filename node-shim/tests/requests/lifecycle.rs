@@ -1,5 +1,7 @@
 //! Concurrency limits, traffic splits, disconnecting clients and shutdown.
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use node_shim::counters::CounterTable;
 use node_shim::routing_table::RevisionSlot;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::guests;
 use crate::support::h2;
@@ -265,6 +269,34 @@ fn a_suspended_function_responds_with_503() {
         get(node.address(), "/").status_and_error(),
         (503, "suspended")
     );
+}
+
+/// Returns a socket that is bound and does not listen.
+fn bound() -> TcpListener {
+    let (family, socket_type) = (AddressFamily::INET, SocketType::STREAM);
+    let socket = rustix::net::socket(family, socket_type, None).unwrap();
+    set_socket_reuseaddr(&socket, true).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    rustix::net::bind(&socket, &address).unwrap();
+    socket.into()
+}
+
+/// A port that is bound can still be taken by another program, which listens first.
+#[test]
+fn a_data_plane_that_cannot_listen_on_all_ports_can_be_opened_later() {
+    let setup = Setup::default();
+    let counters = CounterTable::new();
+    let revision = setup.revision("r1", &guests::ANSWER, &counters);
+    let node = setup.start_unopened(counters, bound());
+    node.publish(vec![served(&revision, setup.routes.clone())]);
+    let other = TcpListener::bind(node.address()).unwrap();
+    for _ in 0..2 {
+        let refused = node.plane.open().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+    }
+    drop(other);
+    node.plane.open().unwrap();
+    assert_eq!(get(node.address(), "/").status, 200);
 }
 
 /// FN-11: the health check detects whether the event loop of the data plane responds.

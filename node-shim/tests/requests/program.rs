@@ -8,13 +8,14 @@ use crate::guests;
 use crate::support::component::{self, HANDLER};
 use crate::support::descriptors::descriptor_limits;
 use crate::support::node::eventually;
+use crate::support::program::{node_shim, without_cache};
 use crate::support::wire::{Wire, get, once};
 
 pub(crate) fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
-    start_as(Command::new(env!("CARGO_BIN_EXE_node-shim")), wasm, flags)
+    start_as(node_shim(), wasm, flags)
 }
 
-fn start_as(mut command: Command, wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
+pub(crate) fn start_as(mut command: Command, wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(wasm).unwrap();
     let mut child = command
@@ -115,7 +116,7 @@ fn serve_ends_with_success_when_it_is_interrupted_while_it_compiles() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let slow = component::with_handler(&wat::parse_str(module).unwrap());
     file.write_all(&slow).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+    let mut child = node_shim()
         .args(["serve", "--addr", "127.0.0.1:0"])
         .arg(file.path())
         .stderr(Stdio::null())
@@ -164,7 +165,7 @@ fn serve_uses_as_many_descriptors_as_it_may() {
     shell
         .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\""])
         .arg(env!("CARGO_BIN_EXE_node-shim"));
-    let (mut child, address) = start_as(shell, &guests::ANSWER, &[]);
+    let (mut child, address) = start_as(without_cache(shell), &guests::ANSWER, &[]);
     assert_eq!(get(address, "/").status, 200);
     let [soft, hard] = descriptor_limits(&child);
     assert_ne!(soft, "256");
@@ -177,7 +178,7 @@ fn serve_uses_as_many_descriptors_as_it_may() {
 fn refusal(bytes: &[u8], flags: &[&str]) -> String {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_node-shim"))
+    let output = node_shim()
         .args(["serve", "--addr", "127.0.0.1:0"])
         .args(flags)
         .arg(file.path())

@@ -88,6 +88,31 @@ fn an_instance_answers_as_many_requests_as_it_may() {
     );
 }
 
+/// The guest answers its third request with 204, and writes a body to each response.
+pub(crate) fn reused_after_responses_without_a_body(node: &Node) {
+    answered(node, "1");
+    let mut client = Wire::connect(node.address());
+    client.send("HEAD / HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert_eq!(client.read_head_only().unwrap().status, 200);
+    node.has_idle(1);
+    let reply = get(node.address(), "/");
+    assert_eq!((reply.status, reply.text().as_str()), (204, ""));
+    node.has_idle(1);
+    answered(node, "4");
+    let counters = node.plane.node_counters();
+    assert_eq!((counters.reuses(), counters.reruns()), (3, 0));
+    assert_eq!(node.failures(), [""; 0]);
+}
+
+#[test]
+fn an_instance_is_reused_after_responses_without_a_body() {
+    let third = "(if (i32.eq (global.get $count) (i32.const 51)) (then
+        (call $request-drop (local.get $req))
+        (call $answer (local.get $out) (i32.const 204) (i32.const 4096) (i32.const 1))
+        (return)))";
+    reused_after_responses_without_a_body(&setup(9).start(&counting(third)));
+}
+
 #[test]
 fn every_request_gets_a_fresh_instance_by_default() {
     let node = Node::serve(&counting(""));

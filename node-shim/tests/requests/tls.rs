@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +22,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::guests;
 use crate::support::node::{Node, Setup, eventually};
+use crate::support::program::node_shim;
 use crate::support::tls::{Identity, TlsWire, client_config};
 use crate::support::wire::Wire;
 
@@ -351,7 +352,7 @@ fn serve_has_a_port_with_tls() {
     let file = folder.path().join("app.wasm");
     std::fs::write(&file, &**guests::ANSWER).unwrap();
     let start = |certificate: &std::path::Path| -> Child {
-        Command::new(env!("CARGO_BIN_EXE_node-shim"))
+        node_shim()
             .args([
                 "serve",
                 "--addr",

@@ -164,17 +164,18 @@ impl Setup {
 
     /// Starts a data plane without functions.
     pub(crate) fn start_empty(&self, counters: Arc<CounterTable>) -> Node {
+        let node = self.start_unopened(counters, bind());
+        node.plane.open().unwrap();
+        node
+    }
+
+    /// Starts a data plane without functions that accepts no connections yet.
+    pub(crate) fn start_unopened(&self, counters: Arc<CounterTable>, http: TcpListener) -> Node {
         let log: Arc<Mutex<Vec<u8>>> = Arc::default();
         let written = GuestLog::start("node-1", Box::new(Shared(log.clone()))).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let https = self
-            .certificates
-            .clone()
-            .map(|certificates| (TcpListener::bind("127.0.0.1:0").unwrap(), certificates));
-        let listeners = Listeners {
-            http: listener,
-            https,
-        };
+        let certificates = self.certificates.clone();
+        let https = certificates.map(|certificates| (bind(), certificates));
+        let listeners = Listeners { http, https };
         let plane = DataPlane::start(
             listeners,
             self.engine.clone(),
@@ -184,9 +185,12 @@ impl Setup {
             written,
         );
         let plane = plane.unwrap();
-        plane.open().unwrap();
         Node { plane, log }
     }
+}
+
+fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 /// Returns a store in memory.

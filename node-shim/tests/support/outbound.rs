@@ -51,27 +51,33 @@ impl<'a> Call<'a> {
     /// Returns a guest that sends the request and responds with the response and its trailers.
     pub(crate) fn passing_trailers(&self) -> Vec<u8> {
         let items = format!("{TRAILERS} {}", self.items());
-        let body = "
-             (local.set $n (call $receive (call $start (call $dial))))
-             (call $response-consume (local.get $n) (i32.const 16))
-             (local.set $req (i32.load (i32.const 20)))
-             (call $incoming-stream (local.get $req) (i32.const 16))
-             (local.set $i (i32.load (i32.const 20)))
-             (local.set $r (call $make (call $status (local.get $n))))
-             (local.set $b (call $body (local.get $r)))
-             (call $set (local.get $out) (local.get $r))
+        let send = "(local.set $n (call $receive (call $start (call $dial))))";
+        component::guest(&items, &format!("{send} {PASS_ON}"))
+    }
+
+    /// Returns a guest that sends the request with the first three letters of the authority as its body and the trailer
+    /// `x-sum: 1`, and responds with the response and its trailers.
+    pub(crate) fn exchanging_trailers(&self) -> Vec<u8> {
+        let items = format!("{TRAILERS} {} {SUM}", self.items_with("$announced"));
+        let send = "
+             (local.set $r (call $dial))
+             (call $request-body (local.get $r) (i32.const 16))
+             (local.set $b (i32.load (i32.const 20)))
+             (local.set $i (call $start (local.get $r)))
              (local.set $s (call $open (local.get $b)))
-             (call $pipe (local.get $i) (local.get $s))
+             (drop (call $write (local.get $s) (i32.const 4096) (i32.const 3)))
              (call $stream-drop (local.get $s))
-             (call $input-drop (local.get $i))
-             (local.set $i (call $body-end (local.get $req)))
-             (call $block (call $trailers-ready (local.get $i)))
-             (call $trailers-get (local.get $i) (i32.const 128))
-             (call $body-finish (local.get $b) (i32.load8_u (i32.const 152)) (i32.load (i32.const 156)) (i32.const 32))";
-        component::guest(&items, body)
+             (call $body-finish (local.get $b) (i32.const 1) (call $sum) (i32.const 32))
+             (local.set $n (call $receive (local.get $i)))";
+        component::guest(&items, &format!("{send} {PASS_ON}"))
     }
 
     fn items(&self) -> String {
+        self.items_with("$fields")
+    }
+
+    /// `fields` is the function that makes the header fields.
+    fn items_with(&self, fields: &str) -> String {
         let Self {
             authority, path, ..
         } = self;
@@ -83,7 +89,7 @@ impl<'a> Call<'a> {
             (data (i32.const 5120) "{path}")
             (func $dial (result i32)
               (local $r i32)
-              (local.set $r (call $request (call $fields)))
+              (local.set $r (call $request (call {fields})))
               (drop (call $set-method (local.get $r) (i32.const {method}) (i32.const 0) (i32.const 0)))
               (drop (call $set-scheme (local.get $r) (i32.const 1) (i32.const {scheme}) (i32.const 0) (i32.const 0)))
               (drop (call $set-authority (local.get $r) (i32.const 1) (i32.const 4096) (i32.const {host})))
@@ -131,6 +137,24 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Responds with the response `$n` and its trailers.
+const PASS_ON: &str = "
+  (call $response-consume (local.get $n) (i32.const 16))
+  (local.set $req (i32.load (i32.const 20)))
+  (call $incoming-stream (local.get $req) (i32.const 16))
+  (local.set $i (i32.load (i32.const 20)))
+  (local.set $r (call $make (call $status (local.get $n))))
+  (local.set $b (call $body (local.get $r)))
+  (call $set (local.get $out) (local.get $r))
+  (local.set $s (call $open (local.get $b)))
+  (call $pipe (local.get $i) (local.get $s))
+  (call $stream-drop (local.get $s))
+  (call $input-drop (local.get $i))
+  (local.set $i (call $body-end (local.get $req)))
+  (call $block (call $trailers-ready (local.get $i)))
+  (call $trailers-get (local.get $i) (i32.const 128))
+  (call $body-finish (local.get $b) (i32.load8_u (i32.const 152)) (i32.load (i32.const 156)) (i32.const 32))";
+
 const IMPORTS: &str = r#"
 (import "wasi:http/types@0.2.12" "[constructor]outgoing-request" (func $request (param i32) (result i32)))
 (import "wasi:http/types@0.2.12" "[method]outgoing-request.set-method" (func $set-method (param i32 i32 i32 i32) (result i32)))
@@ -150,6 +174,21 @@ const TRAILERS: &str = r#"
 (import "wasi:http/types@0.2.12" "[static]incoming-body.finish" (func $body-end (param i32) (result i32)))
 (import "wasi:http/types@0.2.12" "[method]future-trailers.subscribe" (func $trailers-ready (param i32) (result i32)))
 (import "wasi:http/types@0.2.12" "[method]future-trailers.get" (func $trailers-get (param i32 i32)))
+"#;
+
+/// The trailer `x-sum: 1`, and its announcement, without which HTTP/1.1 sends none.
+const SUM: &str = r#"
+(data (i32.const 6144) "trailerx-sum1")
+(func $announced (result i32)
+  (local $f i32)
+  (local.set $f (call $fields))
+  (drop (call $header (local.get $f) (i32.const 6144) (i32.const 7) (i32.const 6151) (i32.const 5)))
+  (local.get $f))
+(func $sum (result i32)
+  (local $f i32)
+  (local.set $f (call $fields))
+  (drop (call $header (local.get $f) (i32.const 6151) (i32.const 5) (i32.const 6156) (i32.const 1)))
+  (local.get $f))
 "#;
 
 const FUNCTIONS: &str = r#"

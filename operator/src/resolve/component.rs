@@ -1,6 +1,7 @@
 //! Inspects the imports and exports of a component, from its outermost level. Components are not validated or
 //! compiled here: nodes do that, in a process that may crash.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use node_api::component::Interfaces;
@@ -40,7 +41,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, ResolveError> {
         return Err(refuse(describe(bytes).to_owned()));
     }
     let found = Interfaces::read(bytes).map_err(|error| refuse(error.to_string()))?;
-    let all = |names: &[&str]| names.iter().map(|name| bounded(name)).collect();
+    let all = |names: &[Cow<'_, str>]| names.iter().map(|name| bounded(name)).collect();
     Ok(Inspection {
         imports: all(&found.imports),
         exports: all(&found.exports),

@@ -116,16 +116,16 @@ pub fn rewrite_request(headers: &mut HeaderMap, context: ForwardingContext<'_>) 
     }
 }
 
-/// Prepares the header fields of a request for the connection to another node. Everything else stays: the other node treats it as
-/// if the client had sent it there.
+/// Prepares the header fields of a request for the connection to another node. Everything else stays: the other node treats
+/// it as if the client had sent it there.
 pub fn rewrite_forwarded(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
     headers.remove(HOST);
 }
 
-/// Removes the fields that belong to the connection to another node from its response. Keeps the announcement of trailers if they
-/// can follow.
+/// Removes the fields that belong to the connection to another node from its response. Keeps the announcement of trailers
+/// if they can follow.
 pub fn rewrite_forwarded_response(headers: &mut HeaderMap, trailers: bool) {
     let announced = announced_trailers(headers).filter(|_| trailers);
     remove_hop_by_hop(headers);

@@ -165,8 +165,8 @@ impl RouteIndex {
         self.rules(request.host)?.find(request)
     }
 
-    /// Returns the position of the oldest function among those whose requests `host` reaches, whatever their paths. All of them
-    /// belong to the namespace that has claimed the host.
+    /// Returns the position of the oldest function among those whose requests `host` reaches, whatever their paths. All of
+    /// them belong to the namespace that has claimed the host.
     pub fn owner(&self, host: &Host) -> Option<usize> {
         let rules = self.rules(host)?;
         let paths = rules.exact.values().chain(rules.prefix.values());

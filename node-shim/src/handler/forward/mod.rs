@@ -1,7 +1,8 @@
-//! Passes a request on to a node on which the function is placed: that of a client (`client`), or the call of a function (`call`).
+//! Passes a request on to a node on which the function is placed: that of a client (`client`), or the call of a function
+//! (`call`).
 //!
-//! The request is sent to another node only if nothing has served it: the connection could not be made, or the node answered that it
-//! does not have the function. A request that was passed on once is never passed on again.
+//! The request is sent to another node only if nothing has served it: the connection could not be made, or the node
+//! answered that it does not have the function. A request that was passed on once is never passed on again.
 
 mod call;
 mod client;
@@ -36,8 +37,8 @@ use crate::forward::{
 use crate::routing_table::RemoteNodes;
 use crate::shim_response::{ERROR, Unserved};
 
-/// Maximum number of nodes that a request is sent to. While a function moves, most of its nodes may not have it yet, or no longer, and
-/// answer so at once.
+/// Maximum number of nodes that a request is sent to. While a function moves, most of its nodes may not have it yet, or no
+/// longer, and answer so at once.
 const MAX_NODES: usize = 16;
 /// Maximum number of nodes that cannot be reached. Each may take the whole time to connect.
 const MAX_UNREACHED: usize = 4;
@@ -176,8 +177,8 @@ impl Forwarding<'_> {
         })
     }
 
-    /// Returns the nodes in the order in which they are tried: an even choice, and those that could not be reached a moment ago
-    /// last.
+    /// Returns the nodes in the order in which they are tried: an even choice, and those that could not be reached a moment
+    /// ago last.
     fn order(&self) -> Vec<SocketAddr> {
         let all = &self.nodes.addresses;
         if all.is_empty() {

@@ -1,7 +1,7 @@
 //! Certificates that functions bring: taken from their records, kept in memory, and in use for the hosts of their routes.
 //!
-//! A certificate in use stays until another one can take its place: when the operator has no usable one of the Secret, when the new
-//! one is not valid yet, and when the routes name another Secret of which the node has none.
+//! A certificate in use stays until another one can take its place: when the operator has no usable one of the Secret, when
+//! the new one is not valid yet, and when the routes name another Secret of which the node has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -95,7 +95,8 @@ impl CertificateStore {
         }
     }
 
-    /// Puts certificates in use that were not valid before, and returns whether there are any. `now` is in seconds of Unix time.
+    /// Puts certificates in use that were not valid before, and returns whether there are any. `now` is in seconds of Unix
+    /// time.
     pub(crate) fn advance(&mut self, now: i64) -> bool {
         let mut advanced = false;
         for (key, entry) in &mut self.functions {
@@ -123,8 +124,8 @@ impl CertificateStore {
 }
 
 impl FunctionEntry {
-    /// Forgets the Secrets that no route names any longer, unless one that is named has no certificate yet. Returns whether any
-    /// was forgotten.
+    /// Forgets the Secrets that no route names any longer, unless one that is named has no certificate yet. Returns whether
+    /// any was forgotten.
     fn forget_replaced(&mut self, named: &BTreeSet<&str>) -> bool {
         let mut wanted = named.iter().filter_map(|name| self.secrets.get(*name));
         if !wanted.all(|known| known.slot.current().is_some()) {

@@ -43,8 +43,8 @@ impl Record {
         definitions.any(|definition| !definition.missing_secrets.is_empty())
     }
 
-    /// Returns whether an operator may still send a certificate. It does not have a usable one of every Secret, so a record that
-    /// it has sent lacks nothing.
+    /// Returns whether an operator may still send a certificate. It does not have a usable one of every Secret, so a record
+    /// that it has sent lacks nothing.
     fn awaits_certificate(&self) -> bool {
         self.unconfirmed && lacks_certificate(&self.wire)
     }
@@ -108,8 +108,8 @@ impl Records {
         }
     }
 
-    /// Handles a new connection. Without `remote`, the operator does not send functions of other nodes, and those that the node
-    /// has would never change. Returns whether the table has changed.
+    /// Handles a new connection. Without `remote`, the operator does not send functions of other nodes, and those that the
+    /// node has would never change. Returns whether the table has changed.
     pub(crate) fn connected(&mut self, remote: bool) -> bool {
         self.takes_remote = remote;
         !remote && self.remote.clear()

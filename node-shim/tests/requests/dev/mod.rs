@@ -1,5 +1,6 @@
 //! Tests of the program `node-shim dev`.
 
+mod cache;
 mod fields;
 mod program;
 mod refusals;

@@ -11,6 +11,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::support::node::PATIENCE;
+use crate::support::program::node_shim;
 use crate::support::wire::{Reply, once};
 
 /// A folder with a manifest `f.yaml` and the files of its functions.
@@ -42,7 +43,7 @@ impl Project {
     }
 
     fn command_on(&self, address: &str, flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_node-shim"));
+        let mut command = node_shim();
         command
             .args(["dev", "f.yaml", "--addr", address])
             .args(flags)
@@ -89,7 +90,7 @@ impl Dev {
         Self::run(project.command_on(&address.to_string(), &[]))
     }
 
-    fn run(mut command: Command) -> Self {
+    pub(super) fn run(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (sender, lines) = channel();
         forward(child.stdout.take().unwrap(), sender.clone());
@@ -104,10 +105,15 @@ impl Dev {
     /// Starts the program and waits until it serves.
     pub(super) fn serving(project: &Project, flags: &[&str]) -> (Self, SocketAddr) {
         let mut dev = Self::start(project, flags);
-        let line = dev.line("Serving on http://");
-        let address = line.split("http://").nth(1).unwrap().split(';').next();
-        let address = address.unwrap().parse().unwrap();
+        let address = dev.address();
         (dev, address)
+    }
+
+    /// Waits until the program serves.
+    pub(super) fn address(&mut self) -> SocketAddr {
+        let line = self.line("Serving on http://");
+        let address = line.split("http://").nth(1).unwrap().split(';').next();
+        address.unwrap().parse().unwrap()
     }
 
     /// Waits for a line that contains `part`, and skips those before it.

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use super::program::Project;
 use super::{annotated, answering, one};
+use crate::support::program::node_shim;
 
 #[test]
 fn a_start_that_fails_says_why() {
@@ -75,7 +76,7 @@ fn an_address_in_use_and_a_missing_manifest_are_named() {
     let project = Project::new(&one(""), &[("c.wasm", &answering("a"))]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_node-shim"))
+    let output = node_shim()
         .args(["dev", "f.yaml", "--addr", &address])
         .current_dir(project.path())
         .output()
@@ -86,7 +87,7 @@ fn an_address_in_use_and_a_missing_manifest_are_named() {
         "{message}"
     );
     assert!(message.contains("Address already in use"), "{message}");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_node-shim"))
+    let output = node_shim()
         .args(["dev", "gone.yaml"])
         .current_dir(project.path())
         .output()

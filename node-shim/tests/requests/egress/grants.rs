@@ -67,8 +67,8 @@ fn a_function_calls_one_of_another_namespace_that_names_it() {
     }
 }
 
-/// HK-2: without a grant the caller receives the same whether the function exists, grants others, is suspended, or is not there
-/// at all.
+/// HK-2: without a grant the caller receives the same whether the function exists, grants others, is suspended, or is not
+/// there at all.
 #[test]
 fn hk_2_nothing_is_learned_about_a_namespace_that_grants_nothing() {
     let mut absent = Functions::allowing(&["function://catalog/prices"]);

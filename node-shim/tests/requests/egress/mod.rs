@@ -6,9 +6,11 @@ mod denied_hosts;
 mod grants;
 mod hops;
 mod origin;
+mod resolved_hosts;
 mod services;
 mod spans;
 mod tls;
+mod trailers;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

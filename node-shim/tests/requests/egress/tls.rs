@@ -1,11 +1,14 @@
 //! Outbound requests over TLS, to an origin with HTTP/2.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -21,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::origin::TestNetwork;
 use super::{counted, setup};
+use crate::support::h2;
 use crate::support::node::{Node, PATIENCE, Setup, served};
 use crate::support::outbound::Call;
 use crate::support::wire::{Wire, get, once};
@@ -48,7 +52,7 @@ enum Origin {
     Expired,
 }
 
-/// Starts an origin that echoes bodies. Returns its address and the version and URI of each request.
+/// Starts an origin that echoes bodies with their trailers. Returns its address and the version and URI of each request.
 fn start(authority: &Authority, kind: Origin) -> (SocketAddr, Receiver<String>) {
     let name = if kind == Origin::OtherName {
         "other.example"
@@ -107,10 +111,17 @@ fn start(authority: &Authority, kind: Origin) -> (SocketAddr, Receiver<String>) 
     (address, requests)
 }
 
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let body = request.into_body().collect().await?.to_bytes();
-    let response = Response::builder().status(201).body(Full::new(body));
-    Ok(response.unwrap())
+async fn echo(
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, hyper::Error> {
+    let received = request.into_body().collect().await?;
+    let trailers = received.trailers().cloned();
+    let body = Full::new(received.to_bytes());
+    let body = match trailers {
+        Some(trailers) => body.with_trailers(ready(Some(Ok(trailers)))).boxed(),
+        None => body.boxed(),
+    };
+    Ok(Response::builder().status(201).body(body).unwrap())
 }
 
 /// Returns authorities of a function, as they are in a ConfigMap.
@@ -159,6 +170,28 @@ fn both_protocols_are_used_over_tls_and_connections_are_kept() {
         assert_eq!(counted(&node), ["requests_total outcome=response 2"]);
         node.is_quiet();
     }
+}
+
+#[tokio::test]
+async fn trailers_are_exchanged_over_http_2() {
+    let authority = authority();
+    let (address, _requests) = start(&authority, Origin::Http2);
+    let network = TestNetwork::to(address);
+    let call = Call {
+        https: true,
+        post: true,
+        ..Call::get("api.example")
+    };
+    let mut setup = setup(&network, &["https://api.example"]);
+    setup.options.egress.roots = Some(roots(&authority));
+    let node = setup.start(&call.exchanging_trailers());
+    let response = h2::get(node.address(), "/").await;
+    assert_eq!(response.status(), 201);
+    let collected = response.into_body().collect().await.unwrap();
+    let trailers = collected.trailers().unwrap().clone();
+    assert_eq!(trailers.get("x-sum").unwrap(), "1");
+    assert_eq!(collected.to_bytes(), "api");
+    assert_eq!(node.outcomes(1), ["ok 2xx 1"]);
 }
 
 /// HE-10: an unknown authority, another name and an expired certificate are refused. No option accepts them.

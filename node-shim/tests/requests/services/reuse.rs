@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::reuse::{answered, at_once, post, second, setup};
+use crate::reuse::{answered, at_once, post, reused_after_responses_without_a_body, second, setup};
 use crate::support::node::eventually;
 use crate::support::service::service;
 use crate::support::wire::{Wire, get};
@@ -96,6 +96,18 @@ fn requests_to_a_service_at_the_same_time_have_instances_of_their_own() {
     assert_eq!(at_once(&node, "h", 3), ["1", "1", "2"]);
 }
 
+/// The clients get no body, whatever the guest writes.
+#[test]
+fn an_instance_of_a_service_is_reused_after_responses_without_a_body() {
+    let third = format!(
+        "(if (i32.eq (global.get $count) (i32.const 51)) (then
+          {DROP}
+          (call $answer (i32.const 204) (i32.const 4096) (i32.const 1))
+          (return (i32.const 0))))"
+    );
+    reused_after_responses_without_a_body(&setup(9).start(&counting(&third)));
+}
+
 /// Entries of a key-value store tell what other requests have done.
 const ENTRIES: &str = r#"
     (import "wasi:keyvalue/store@0.2.0-draft2" "open" (func $open (param i32 i32 i32)))
@@ -140,6 +152,10 @@ fn an_instance_that_works_after_its_response_is_reused_when_that_has_ended() {
 }
 
 /// An instance is dropped when it has grown, when something of its request is left, and when it turns away calls.
+///
+/// What is left is found by `Store::concurrent_state_table_size`, which wasmtime has for its own tests and does not document.
+/// After an upgrade of wasmtime, it must exist, count each kind of leftover here, and be zero after a call that leaves
+/// nothing, which the other tests and `e2e/tests/live/languages.rs` show.
 #[test]
 fn what_an_instance_of_a_service_may_not_keep_ends_it() {
     let items = r#"
