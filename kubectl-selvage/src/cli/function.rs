@@ -67,6 +67,10 @@ pub(crate) enum Language {
     Js,
     /// Python, built by componentize-py
     Python,
+    /// C, built by the compiler of zig, which pip installs, and a tool of Rust
+    C,
+    /// Go, built by its compiler and a tool of Rust
+    Go,
 }
 
 #[derive(Args, Clone, Debug)]
