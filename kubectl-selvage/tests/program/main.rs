@@ -10,6 +10,7 @@
 mod actions;
 mod cluster;
 mod fake;
+mod following;
 mod invoke;
 mod node;
 mod publish;
