@@ -76,7 +76,7 @@ pub(crate) enum Language {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NewArgs {
     /// Name of the EdgeFunction and of the folder, which must not exist
-    #[arg(value_parser = function_name)]
+    #[arg(value_parser = function_name, value_hint = clap::ValueHint::Other)]
     pub(crate) name: String,
     /// Language of the function
     #[arg(short, long)]

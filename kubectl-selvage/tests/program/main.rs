@@ -9,6 +9,7 @@
 
 mod actions;
 mod cluster;
+mod completion;
 mod fake;
 mod following;
 mod invoke;
