@@ -4,6 +4,7 @@
 #   prerequisites.sh programs    Rust and a C compiler
 #   prerequisites.sh cluster     what a local cluster needs as well: Go, Node.js, root, memory and disk space
 #   prerequisites.sh languages   what the examples in other languages need as well: Go, a newer Node.js, pip
+#   prerequisites.sh projects    what a new project in Rust needs as well: rustup
 #   prerequisites.sh release     what `make release` needs as well for each of $ARCHS: a C compiler, Rust's library
 #   prerequisites.sh docs        only what the site of the documentation needs: Python with venv
 set -u
@@ -96,6 +97,10 @@ languages() {
   [ "$(id -u)" = 0 ] || python3 -m pip --version > /dev/null 2>&1 || lacks "Python with pip (Debian package python3-pip)"
 }
 
+projects() {
+  command -v rustup > /dev/null 2>&1 || lacks "rustup, which installs Rust's library for WASI (https://rustup.rs)"
+}
+
 release() {
   command -v git > /dev/null 2>&1 || lacks "git"
   for arch in $ARCHS; do
@@ -133,6 +138,7 @@ for part; do
   case $part in
     cluster) cluster ;;
     languages) languages ;;
+    projects) projects ;;
     release) release ;;
   esac
 done

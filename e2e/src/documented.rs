@@ -137,10 +137,15 @@ fn words(command: &str) -> Vec<String> {
 pub fn commands(page: &str) -> Result<Vec<String>> {
     let path = root().join("docs").join(page);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let commands = blocks(&text)
-        .into_iter()
-        .filter(|block| block.language == "sh");
-    Ok(commands.map(|block| block.text).collect())
+    Ok(shell(&text))
+}
+
+/// Returns the blocks of commands in the text of a page.
+#[must_use]
+pub fn shell(page: &str) -> Vec<String> {
+    let blocks = blocks(page).into_iter();
+    let commands = blocks.filter(|block| block.language == "sh");
+    commands.map(|block| block.text).collect()
 }
 
 /// Returns the files of a folder and of the folders in it, without those that `npm` and `cargo` write.

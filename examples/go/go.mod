@@ -1,3 +1,3 @@
 module clock
 
-go 1.26
+go 1.24

@@ -3,8 +3,8 @@
 //! What is shown and decided is pure and separate from IO: `view` turns objects into lines, `action` turns an object
 //! into the annotation that requests an action or into the reason why it would do nothing, `undo` computes the spec of a
 //! kept revision, and `progress` finds what changed between two versions of an object. `request` builds the request of
-//! `invoke`, `component` checks what `push` sends, `project` has the files that `new` writes, and `replay` plays policies on
-//! recorded requests. `command` contains the IO.
+//! `invoke`, `component` checks what `push` sends, `project` has the files that `new` writes, `replay` plays policies on
+//! recorded requests, and `completion` reads incomplete command lines. `command` contains the IO.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod action;
 mod cli;
 mod cluster;
 mod command;
+mod completion;
 mod component;
 #[cfg(test)]
 mod fixtures;
@@ -28,6 +29,7 @@ mod text;
 mod undo;
 mod view;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// What a command found, as the exit code that scripts read.
@@ -60,14 +62,22 @@ impl From<Code> for ExitCode {
 /// Runs the command that the arguments of the process name, and returns its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = match cli::parse(std::env::args_os()) {
-        Ok(cli) => cli,
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(words) = completion::words(&arguments) {
+        return exit_code(command::complete(&words));
+    }
+    match cli::parse(arguments) {
+        Ok(cli) => exit_code(command::execute(cli)),
         Err(error) => {
             // The text is lost only if the stream that would show it is closed.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 });
+            ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 })
         }
-    };
+    }
+}
+
+/// Runs a command, prints its error and returns its exit code.
+fn exit_code(command: impl Future<Output = anyhow::Result<Code>>) -> ExitCode {
     // This fails only when a provider is already installed, so the process has one in either case.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -75,7 +85,7 @@ pub fn run() -> ExitCode {
         .build();
     let result = runtime
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(command::execute(cli)));
+        .and_then(|runtime| runtime.block_on(command));
     match result {
         Ok(code) => code.into(),
         // the reader, such as `head`, has what it needs

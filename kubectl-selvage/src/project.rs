@@ -8,11 +8,15 @@ pub(crate) struct File {
     /// Path below the folder of the project.
     pub(crate) path: String,
     pub(crate) text: String,
+    /// Whether the file is a program: a script that the build runs by its path.
+    pub(crate) executable: bool,
 }
 
 /// An example and what its files must say elsewhere.
 struct Template {
     files: &'static [(&'static str, &'static str)],
+    /// Files that the example shares with others.
+    shared: &'static [&'static [(&'static str, &'static str)]],
     /// Texts of the files and their replacements, in which `NAME` is the name of the project and `CRATE` the name that
     /// cargo gives to its library.
     replacements: &'static [(&'static str, &'static str)],
@@ -25,23 +29,27 @@ macro_rules! example {
     };
 }
 
-/// Interfaces that the examples in JavaScript and Python share.
-const WIT: &[(&str, &str)] = example!("wit":
-    "world.wit",
-    "deps/cli.wit",
-    "deps/clocks.wit",
-    "deps/config.wit",
-    "deps/filesystem.wit",
-    "deps/http.wit",
-    "deps/io.wit",
-    "deps/random.wit",
-    "deps/sockets.wit",
+/// Interfaces that the examples in other languages than Rust share.
+const WIT: &[(&str, &str)] = example!(".":
+    "wit/world.wit",
+    "wit/deps/cli.wit",
+    "wit/deps/clocks.wit",
+    "wit/deps/config.wit",
+    "wit/deps/filesystem.wit",
+    "wit/deps/http.wit",
+    "wit/deps/io.wit",
+    "wit/deps/random.wit",
+    "wit/deps/sockets.wit",
 );
+
+/// The script that makes a component of a module, for the examples in C and Go.
+const COMPONENT: &[(&str, &str)] = example!(".": "component.sh");
 
 const DEV: &str = "node-shim dev function.yaml";
 
 const RUST: Template = Template {
     files: example!("cart": "Cargo.toml", "Cargo.lock", "README.md", "function.yaml", "src/lib.rs", "wit/world.wit"),
+    shared: &[],
     replacements: &[
         ("name = \"cart\"", "name = \"NAME\""),
         ("name: cart", "name: NAME"),
@@ -69,6 +77,7 @@ const RUST: Template = Template {
 const JAVASCRIPT: Template = Template {
     files: example!("javascript":
         ".npmrc", "README.md", "build.js", "function.yaml", "package-lock.json", "package.json", "src/function.js"),
+    shared: &[WIT],
     replacements: &[
         ("\"javascript-function\"", "\"NAME\""),
         ("name: convert", "name: NAME"),
@@ -87,6 +96,7 @@ const JAVASCRIPT: Template = Template {
 
 const PYTHON: Template = Template {
     files: example!("python": "README.md", "app.py", "function.yaml", "requirements.txt"),
+    shared: &[WIT],
     replacements: &[
         ("name: timetable", "name: NAME"),
         ("/timetable:v1", "/NAME:v1"),
@@ -97,35 +107,76 @@ const PYTHON: Template = Template {
     commands: &["python3 -m pip install -r requirements.txt", DEV],
 };
 
+const C: Template = Template {
+    files: example!("c": "README.md", "build.sh", "function.c", "function.yaml", "requirements.txt", "wasi.h"),
+    shared: &[WIT, COMPONENT],
+    replacements: &[
+        ("name: base64", "name: NAME"),
+        ("/base64:v1", "/NAME:v1"),
+        ("base64.example", "NAME.example"),
+        ("c.wasm", "NAME.wasm"),
+        ("wit-bindgen c ../wit", "wit-bindgen c wit"),
+        ("../component.sh \"$module\"", "./component.sh \"$module\""),
+        (
+            "[`../component.sh`](../component.sh)",
+            "[`component.sh`](component.sh)",
+        ),
+        ("[trap](../../docs/functions.md#interfaces)", "trap"),
+        (
+            "[reuse](../../docs/functions.md#reuse-of-instances)",
+            "reuse of its instances",
+        ),
+    ],
+    commands: &["python3 -m pip install -r requirements.txt", DEV],
+};
+
+const GO: Template = Template {
+    files: example!("go":
+        "README.md", "build.sh", "function.yaml", "go.mod", "main.go", "wasi/http.go", "wasi/imports.go", "wasi/memory.go"),
+    shared: &[WIT, COMPONENT],
+    replacements: &[
+        ("name: clock", "name: NAME"),
+        ("/clock:v1", "/NAME:v1"),
+        ("clock.example", "NAME.example"),
+        ("go.wasm", "NAME.wasm"),
+        // a module with the name of a package of the library, such as time, would be that package
+        ("module clock", "module example.com/NAME"),
+        ("\"clock/wasi\"", "\"example.com/NAME/wasi\""),
+        ("../component.sh \"$module\"", "./component.sh \"$module\""),
+        (
+            "[`../component.sh`](../component.sh)",
+            "[`component.sh`](component.sh)",
+        ),
+    ],
+    commands: &[DEV],
+};
+
 const fn template(language: Language) -> &'static Template {
     match language {
         Language::Rust => &RUST,
         Language::Js => &JAVASCRIPT,
         Language::Python => &PYTHON,
+        Language::C => &C,
+        Language::Go => &GO,
     }
 }
 
 /// Returns the files of a project.
 pub(crate) fn files(language: Language, name: &str) -> Vec<File> {
     let template = template(language);
-    let file = |path: String, text: &str| File {
-        path,
-        text: replaced(text, template, name),
-    };
-    let own = template
-        .files
-        .iter()
-        .map(|(path, text)| file((*path).to_owned(), text));
-    let mut files: Vec<File> = own.collect();
-    if language != Language::Rust {
-        files.extend(
-            WIT.iter()
-                .map(|(path, text)| file(format!("wit/{path}"), text)),
-        );
-    }
+    let shared = template.shared.iter().copied().flatten();
+    let all = template.files.iter().chain(shared);
+    let mut files: Vec<File> = all
+        .map(|(path, text)| File {
+            path: (*path).to_owned(),
+            text: replaced(text, template, name),
+            executable: path.ends_with(".sh"),
+        })
+        .collect();
     files.push(File {
         path: ".gitignore".to_owned(),
         text: ignored(language).to_owned(),
+        executable: false,
     });
     files
 }
@@ -136,6 +187,7 @@ const fn ignored(language: Language) -> &'static str {
         Language::Rust => "/target\n",
         Language::Js => "/node_modules\n*.wasm\n",
         Language::Python => "__pycache__\n*.wasm\n",
+        Language::C | Language::Go => "*.wasm\n",
     }
 }
 
@@ -167,7 +219,7 @@ mod tests {
     #[test]
     fn nothing_leads_out_of_a_project() {
         for &language in Language::value_variants() {
-            for File { path, text } in files(language, "shop") {
+            for File { path, text, .. } in files(language, "shop") {
                 assert!(
                     !text.contains("../") && !path.contains(".."),
                     "{path}: {text}"
@@ -194,6 +246,8 @@ mod tests {
             (Language::Rust, "target/wasm32-wasip2/release/my_shop.wasm"),
             (Language::Js, "my-shop.wasm"),
             (Language::Python, "my-shop.wasm"),
+            (Language::C, "my-shop.wasm"),
+            (Language::Go, "my-shop.wasm"),
         ] {
             let files = files(language, "my-shop");
             let manifest = text_of(&files, "function.yaml");
@@ -216,5 +270,30 @@ mod tests {
             build.contains("my-shop.wasm") && build.contains("'wit'"),
             "{build}"
         );
+    }
+
+    #[test]
+    fn scripts_of_a_project_can_be_run() {
+        for &language in Language::value_variants() {
+            let files = files(language, "shop");
+            let scripts = files.iter().filter(|file| file.executable);
+            let scripts: Vec<&str> = scripts.map(|file| file.path.as_str()).collect();
+            let function: EdgeFunction =
+                serde_yaml::from_str(&text_of(&files, "function.yaml")).unwrap();
+            let build = function.metadata.annotations.unwrap()["selvage.dev/build"].clone();
+            if let Some(script) = build.strip_prefix("./") {
+                assert_eq!(scripts, [script, "component.sh"], "{language:?}");
+                assert!(text_of(&files, script).contains("\n./component.sh "));
+            } else {
+                assert!(scripts.is_empty(), "{language:?}: {scripts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_module_of_go_is_no_package_of_the_library() {
+        let files = files(Language::Go, "time");
+        assert!(text_of(&files, "go.mod").starts_with("module example.com/time\n"));
+        assert!(text_of(&files, "main.go").contains("\t\"example.com/time/wasi\"\n"));
     }
 }

@@ -6,12 +6,15 @@ use crate::{
     world::{LATER, SOON, World},
 };
 use anyhow::{Context, Result, ensure};
-use e2e::selvage;
+use e2e::{documented, selvage};
 use serde_json::{Value, json};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tokio::process::Command;
 
-scenarios![together: [the_plugin_waits_promotes_and_returns]];
+scenarios![together: [
+    the_plugin_waits_promotes_and_returns,
+    kubectl_completes_names_of_functions,
+]];
 
 /// Runs `kubectl selvage` with arguments, without a terminal.
 async fn run(world: &World, arguments: &[&str]) -> Result<Output> {
@@ -86,5 +89,45 @@ async fn the_plugin_waits_promotes_and_returns(world: &World) -> Result<()> {
     ends(world, 0, &["abort", "hello", "-n", n]).await?;
     let stalled = ends(world, 1, &["status", "hello", "-n", n, "--wait"]).await?;
     ensure!(stalled.contains("Stalled (Aborted)"), "{stalled}");
+    Ok(())
+}
+
+/// The page shows the program that kubectl asks.
+async fn kubectl_completes_names_of_functions(world: &World) -> Result<()> {
+    let ns = world.namespace("t-completion").await?;
+    let spec = world.spec("v1", "completion.example");
+    world.apply(&ns, "hello", spec).await?;
+    let pages = documented::commands("kubectl.md")?;
+    let install = pages
+        .iter()
+        .find(|block| block.contains("kubectl_complete-selvage"))
+        .context("the page installs no completion")?;
+    let home = tempfile::tempdir()?;
+    let kubectl = world.cluster.kubectl();
+    let kubectl = kubectl.get_program().to_string_lossy().into_owned();
+    let completed = Command::new("sh")
+        .args([
+            "-ec",
+            &format!("{install}\n'{kubectl}' __complete selvage -n {ns} status he"),
+        ])
+        .env("HOME", home.path())
+        .env(
+            "PATH",
+            format!(
+                "{}:{}:{}",
+                home.path().join(".local/bin").display(),
+                selvage::dist().display(),
+                std::env::var("PATH")?
+            ),
+        )
+        .env("KUBECONFIG", world.cluster.kubeconfig())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let completed = tokio::time::timeout(SOON, completed).await??;
+    let text = String::from_utf8_lossy(&completed.stdout).into_owned();
+    let error = String::from_utf8_lossy(&completed.stderr);
+    // with the last line, the shell adds no names of files
+    ensure!(text == "hello\n:4\n", "{text}{error}");
     Ok(())
 }

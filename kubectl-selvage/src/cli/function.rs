@@ -67,12 +67,16 @@ pub(crate) enum Language {
     Js,
     /// Python, built by componentize-py
     Python,
+    /// C, built by the compiler of zig, which pip installs, and a tool of Rust
+    C,
+    /// Go, built by its compiler and a tool of Rust
+    Go,
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NewArgs {
     /// Name of the EdgeFunction and of the folder, which must not exist
-    #[arg(value_parser = function_name)]
+    #[arg(value_parser = function_name, value_hint = clap::ValueHint::Other)]
     pub(crate) name: String,
     /// Language of the function
     #[arg(short, long)]

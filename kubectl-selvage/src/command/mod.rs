@@ -2,6 +2,7 @@
 
 mod act;
 mod bundle;
+mod complete;
 mod invoke;
 mod logs;
 mod new;
@@ -22,6 +23,8 @@ use crate::Code;
 use crate::cli::{Cli, Command, Format};
 use crate::cluster::Cluster;
 use crate::screen;
+
+pub(crate) use complete::complete;
 
 /// Runs a command.
 pub(crate) async fn execute(cli: Cli) -> Result<Code> {

@@ -21,6 +21,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 pub(crate) const FUNCTION: &str =
     "/apis/selvage.dev/v1alpha1/namespaces/shop/edgefunctions/checkout";
 
+/// The second in which nodes read all lines of their logs.
+const READ: &str = "2026-11-21T14:00:00";
+
 /// What the operator changes after a write: a merge patch of the object.
 pub(crate) type Operator = Box<dyn Fn(&Value) -> Option<Value> + Send>;
 
@@ -35,7 +38,7 @@ pub(crate) struct Fake {
 struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
-    logs: BTreeMap<String, String>,
+    logs: BTreeMap<String, Log>,
     /// Where port-forwards of a pod lead to. Others are forbidden.
     forwards: BTreeMap<String, SocketAddr>,
     watches: Vec<Watch>,
@@ -44,6 +47,16 @@ struct State {
     /// Changes by another writer, each right before a write arrives.
     interference: Vec<Value>,
     watched: usize,
+}
+
+/// The log of a pod, and the connections that follow it.
+#[derive(Default)]
+struct Log {
+    lines: Vec<String>,
+    /// Connections that are open, and whether their lines begin with the times at which the node read them.
+    followers: Vec<(mpsc::UnboundedSender<String>, bool)>,
+    /// Number of connections that have followed it.
+    followed: usize,
 }
 
 struct Watch {
@@ -88,8 +101,35 @@ impl Fake {
         state.announce("DELETED", path, &object);
     }
 
+    /// Appends to the log of a pod.
     pub(crate) fn log(&self, path: &str, text: &str) {
-        self.state.lock().logs.insert(path.into(), text.into());
+        let mut state = self.state.lock();
+        let log = state.logs.entry(path.into()).or_default();
+        let first = log.lines.len();
+        log.lines.extend(text.lines().map(ToOwned::to_owned));
+        for (follower, stamped) in &log.followers {
+            // a connection that its client has closed
+            let _ = follower.send(log.text(first, *stamped));
+        }
+    }
+
+    /// Ends the connections that follow a log, as the API server does for a container that ends.
+    pub(crate) fn end_log(&self, path: &str) {
+        self.state
+            .lock()
+            .logs
+            .get_mut(path)
+            .unwrap()
+            .followers
+            .clear();
+    }
+
+    /// Waits until `count` connections have followed a log.
+    pub(crate) async fn log_followed(&self, path: &str, count: usize) {
+        let mut seen = self.seen.subscribe();
+        while self.state.lock().logs[path].followed < count {
+            seen.changed().await.unwrap();
+        }
     }
 
     pub(crate) fn forward(&self, pod: &str, address: SocketAddr) {
@@ -157,6 +197,38 @@ impl State {
     }
 }
 
+impl Log {
+    /// Returns the log from a line on.
+    fn text(&self, first: usize, stamped: bool) -> String {
+        let lines = self.lines.iter().enumerate().skip(first);
+        lines
+            .map(|(index, line)| match stamped {
+                true => format!("{READ}.7{index:08}Z {line}\n"),
+                false => format!("{line}\n"),
+            })
+            .collect()
+    }
+
+    fn read(&mut self, query: &str) -> Response {
+        let stamped = query.contains("timestamps=true");
+        let mut parts = query.split('&');
+        let since = parts.find_map(|part| part.strip_prefix("sinceTime="));
+        let since = since.map(|since| since.replace("%3A", ":").replace('Z', ""));
+        let is_over = since.is_some_and(|since| since.as_str() > READ);
+        let first = if is_over { self.lines.len() } else { 0 };
+        let text = self.text(first, stamped);
+        if !query.contains("follow=true") {
+            return text.into_response();
+        }
+        let (lines, received) = mpsc::unbounded_channel();
+        lines.send(text).unwrap();
+        self.followers.push((lines, stamped));
+        self.followed += 1;
+        let lines = UnboundedReceiverStream::new(received).map(Ok::<_, Infallible>);
+        Body::from_stream(lines).into_response()
+    }
+}
+
 fn is_selected(path: &str, kind: &str, name: Option<&str>) -> bool {
     let (folder, last) = path.rsplit_once('/').unwrap();
     let plural = kind.rsplit('/').next().unwrap();
@@ -213,8 +285,8 @@ fn read(state: &mut State, path: &str, query: &str) -> Response {
     if let Some(object) = state.objects.get(path) {
         return object.to_string().into_response();
     }
-    if let Some(log) = state.logs.get(path) {
-        return log.clone().into_response();
+    if let Some(log) = state.logs.get_mut(path) {
+        return log.read(query);
     }
     let name = query
         .split('&')

@@ -9,7 +9,9 @@
 
 mod actions;
 mod cluster;
+mod completion;
 mod fake;
+mod following;
 mod invoke;
 mod node;
 mod publish;

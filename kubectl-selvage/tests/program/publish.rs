@@ -188,3 +188,23 @@ async fn a_project_is_written_once() {
     assert!(!project.join("Cargo.toml").exists());
     assert_eq!(cluster.run("new ../shop --lang rust").await.code, 3);
 }
+
+#[tokio::test]
+async fn scripts_of_a_project_can_be_run() {
+    let cluster = folder().await;
+    for language in ["c", "go"] {
+        let run = cluster
+            .run(&format!("new in-{language} --lang {language}"))
+            .await;
+        assert_eq!(run.code, 0, "{run:?}");
+        let project = cluster.folder().join(format!("in-{language}"));
+        for (file, executable) in [
+            ("build.sh", true),
+            ("component.sh", true),
+            ("README.md", false),
+        ] {
+            let mode = project.join(file).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o100 != 0, executable, "{file}: {mode:o}");
+        }
+    }
+}

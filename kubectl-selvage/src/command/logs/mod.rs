@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use kube::runtime::WatchStreamExt;
@@ -114,8 +115,10 @@ type Items = BoxStream<'static, (String, Item)>;
 #[derive(Default)]
 struct Followed {
     is_open: bool,
-    /// Time of the last line of the function, from which a log is opened again.
-    last: Option<String>,
+    /// Time at which the node read the last line. These times rise, unlike those of the lines, which several threads write.
+    last: Option<Timestamp>,
+    /// Time of the last line before the log was opened again, which begins with lines that were printed.
+    printed: Option<Timestamp>,
 }
 
 /// Prints new lines of all nodes, also of pods that start later.
@@ -133,7 +136,7 @@ async fn follow(pods: &Api<Pod>, output: &Output, since: Option<i64>) -> Result<
                     let state = followed.entry(name.clone()).or_default();
                     if !state.is_open {
                         state.is_open = true;
-                        logs.push(open(pods.clone(), name, state.last.clone(), since, Duration::ZERO));
+                        logs.push(open(pods.clone(), name, state.last, since, Duration::ZERO));
                     }
                 }
                 Ok(Event::Delete(pod)) => drop(followed.remove(&pod.name_any())),
@@ -149,15 +152,19 @@ async fn follow(pods: &Api<Pod>, output: &Output, since: Option<i64>) -> Result<
             Some((pod, item)) = logs.next() => {
                 let Some(state) = followed.get_mut(&pod) else { continue };
                 match item {
-                    Item::Line(text) => if let Some((at, line)) = output.select(&text) {
-                        // a log that was opened again starts with lines that were printed
-                        if state.last.as_ref().is_none_or(|last| *last < at) {
-                            state.last = Some(at);
+                    Item::Line(text) => {
+                        let Some((at, text)) = stamped(&text) else { continue };
+                        if state.printed.is_some_and(|printed| at <= printed) {
+                            continue;
+                        }
+                        state.last = Some(at);
+                        if let Some((_, line)) = output.select(text) {
                             write_all(format!("{line}\n").as_bytes())?;
                         }
-                    },
+                    }
                     Item::End => {
-                        logs.push(open(pods.clone(), pod, state.last.clone(), since, REOPEN));
+                        state.printed = state.last;
+                        logs.push(open(pods.clone(), pod, state.last, since, REOPEN));
                     }
                 }
             }
@@ -169,15 +176,16 @@ async fn follow(pods: &Api<Pod>, output: &Output, since: Option<i64>) -> Result<
 fn open(
     pods: Api<Pod>,
     pod: String,
-    last: Option<String>,
+    last: Option<Timestamp>,
     since: Option<i64>,
     pause: Duration,
 ) -> Items {
-    let since_time = last.and_then(|last| last.parse().ok());
     let params = LogParams {
         follow: true,
-        since_seconds: since.filter(|_| since_time.is_none()),
-        since_time,
+        timestamps: true,
+        since_seconds: since.filter(|_| last.is_none()),
+        // the client rounds it to a second, also to a later one
+        since_time: last.map(|last| last - SignedDuration::from_secs(1)),
         ..LogParams::default()
     };
     let name = pod.clone();
@@ -194,6 +202,12 @@ fn open(
         .chain(futures::stream::once(std::future::ready(Item::End)))
         .map(move |item| (pod.clone(), item))
         .boxed()
+}
+
+/// Splits a line into the time at which the node read it, and its text.
+fn stamped(line: &str) -> Option<(Timestamp, &str)> {
+    let (at, text) = line.split_once(' ')?;
+    Some((at.parse().ok()?, text))
 }
 
 fn is_running(pod: &Pod) -> bool {

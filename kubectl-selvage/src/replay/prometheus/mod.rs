@@ -11,7 +11,7 @@ use delivery::samples::{Counters, Histogram, Outcome, StatusClass, Tally, whole}
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::recording::Row;
+use crate::replay::recording::Row;
 
 /// What a metric counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub(crate) struct Totals {
     /// Scrapes that are not rows yet, by process and time in milliseconds.
     scrapes: BTreeMap<String, BTreeMap<i64, Vec<(Key, u64)>>>,
     processes: BTreeMap<String, Process>,
-    /// Values of the label `cluster`.
+    /// Values of the label `cluster`. Series without this label have the value "", as in the matchers of PromQL.
     clusters: BTreeSet<String>,
 }
 
@@ -143,8 +143,9 @@ impl Totals {
     /// Takes an answer of one metric.
     ///
     /// # Errors
-    /// The answer is an error of Prometheus, or has requests of several clusters. Functions of the same name in two clusters are two
-    /// functions, whose revisions and even addresses of nodes may be the same.
+    /// The answer is an error of Prometheus, or has requests of several clusters, of which one may be without a label: the series that a
+    /// Prometheus scrapes itself, beside those that it federates. Functions of the same name in two clusters are two functions, whose
+    /// revisions and even addresses of nodes may be the same.
     pub(crate) fn take(&mut self, metric: Metric, answer: Answer) -> Result<(), String> {
         if answer.status != "success" {
             return Err(format!("Prometheus refuses the query: {}", answer.error));
@@ -155,8 +156,8 @@ impl Totals {
             values,
         } in series
         {
-            self.clusters.extend(labels.get("cluster").cloned());
             let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+            self.clusters.insert(label("cluster"));
             let process = ["instance", "pod", "node_name"].map(&label);
             let process = process.into_iter().find(|name| !name.is_empty());
             let scrapes = self.scrapes.entry(written(process.unwrap_or_default()));
@@ -178,14 +179,7 @@ impl Totals {
                 scrapes.entry(at).or_default().push((key.clone(), total));
             }
         }
-        let clusters: Vec<&str> = self.clusters.iter().map(String::as_str).collect();
-        match clusters.as_slice() {
-            [first, _, ..] => Err(format!(
-                "Prometheus has requests of the clusters {}: choose one, for example with --matcher cluster={first}",
-                clusters.join(", ")
-            )),
-            _ => Ok(()),
-        }
+        one_cluster(&self.clusters)
     }
 
     /// Returns the rows of everything that was taken since the last call.
@@ -277,6 +271,26 @@ impl Process {
     }
 }
 
+/// Returns the error for series of several clusters.
+fn one_cluster(clusters: &BTreeSet<String>) -> Result<(), String> {
+    let named = clusters.iter().map(String::as_str);
+    let named: Vec<&str> = named.filter(|name| !name.is_empty()).collect();
+    let (all, first) = (named.join(", "), named.first().copied().unwrap_or_default());
+    if clusters.len() < 2 {
+        return Ok(());
+    }
+    Err(if named.len() < clusters.len() {
+        format!(
+            "Prometheus has requests with the label cluster ({all}), and requests without it, such as those of the nodes that it scrapes \
+             itself: choose one cluster with --matcher cluster={first}, or those without the label with --matcher cluster="
+        )
+    } else {
+        format!(
+            "Prometheus has requests of the clusters {all}: choose one, for example with --matcher cluster={first}"
+        )
+    })
+}
+
 /// Cumulative buckets that were reset in the middle of a scrape do not rise; they are made to.
 fn latency(mut buckets: Vec<(f64, f64)>) -> Result<Histogram, String> {
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -293,3 +307,6 @@ fn latency(mut buckets: Vec<(f64, f64)>) -> Result<Histogram, String> {
 fn written(name: String) -> String {
     name.replace([',', '\n', '\r', '#'], "_")
 }
+
+#[cfg(test)]
+mod tests;
