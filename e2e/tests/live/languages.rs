@@ -21,6 +21,8 @@ pub(crate) struct Example {
     pub(crate) get: (&'static str, u16, &'static str),
     /// Path and body of a request, status, and a part of the response.
     post: (&'static str, &'static str, u16, &'static str),
+    /// Further paths with their status and a part of the response.
+    more: &'static [(&'static str, u16, &'static str)],
 }
 
 pub(crate) fn examples() -> [Example; 6] {
@@ -28,13 +30,23 @@ pub(crate) fn examples() -> [Example; 6] {
         Example {
             name: "javascript",
             env: ("BASE", "EUR"),
-            config: json!({ "rate.USD": "1.08" }),
+            // the function asks itself, because the test has no other server
+            config: json!({
+                "rate.USD": "1.08",
+                "server.own": "http://javascript.NAMESPACE.selvage.internal/convert?amount=50&to=USD",
+                "server.other": "http://denied.example/rates",
+            }),
             get: (
                 "/convert?amount=12.50&to=USD",
                 200,
                 r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
             ),
             post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
+            // `fetch` of a server that `egress.allow` has, and of one that it does not have
+            more: &[
+                ("/published?by=own", 200, r#""converted":54"#),
+                ("/published?by=other", 502, "http://denied.example/rates: "),
+            ],
         },
         Example {
             name: "hono",
@@ -47,6 +59,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 201,
                 r#""currency":"SEK""#,
             ),
+            more: &[],
         },
         Example {
             name: "python",
@@ -54,6 +67,7 @@ pub(crate) fn examples() -> [Example; 6] {
             config: json!({ "line.7": "Station; 5:30; 23:30; 15" }),
             get: ("/", 200, "<h1>Harbour</h1>"),
             post: ("/check", r#"["9:01"]"#, 200, r#""time": "09:15""#),
+            more: &[],
         },
         Example {
             name: "c",
@@ -61,6 +75,7 @@ pub(crate) fn examples() -> [Example; 6] {
             config: json!({ "alphabet": "url" }),
             get: ("/", 200, "lines of 4 characters, url alphabet"),
             post: ("/base64", "a~b?", 200, "YX5i\nPw==\n"),
+            more: &[],
         },
         Example {
             name: "go",
@@ -77,6 +92,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 200,
                 "2026-07-01T21:00:00+09:00\n",
             ),
+            more: &[],
         },
         // in Rust, of the world wasi:http/service@0.3
         Example {
@@ -89,6 +105,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 "denied.example ErrorCode::HttpRequestDenied after ",
             ),
             post: ("/capitals", "a body", 200, "A BODY"),
+            more: &[],
         },
     ]
 }
@@ -118,7 +135,9 @@ pub(crate) async fn answers(world: &World, ns: &str, example: Example) -> Result
     let mut spec = world.spec("v1", &host);
     spec["source"]["image"] = image.into();
     spec["env"] = json!([{ "name": env.0, "value": env.1 }]);
-    spec["config"] = json!([{ "values": example.config }]);
+    let config = example.config.to_string().replace("NAMESPACE", ns);
+    spec["config"] = json!([{ "values": serde_json::from_str::<Value>(&config)? }]);
+    spec["egress"] = json!({ "allow": [format!("function://{ns}/{name}")] });
     world.apply(ns, name, spec).await?;
     world
         .function(ns, name, LATER, |f| {
@@ -126,12 +145,13 @@ pub(crate) async fn answers(world: &World, ns: &str, example: Example) -> Result
         })
         .await?;
     for node in world.nodes() {
-        let (path, status, part) = example.get;
-        let answer = world.edge.get(node, &host, path).await?;
-        ensure!(
-            answer.status == status && answer.body.contains(part),
-            "{node}: GET {path}: {answer:?}"
-        );
+        for (path, status, part) in [&[example.get][..], example.more].concat() {
+            let answer = world.edge.get(node, &host, path).await?;
+            ensure!(
+                answer.status == status && answer.body.contains(part),
+                "{node}: GET {path}: {answer:?}"
+            );
+        }
         let (path, body, status, part) = example.post;
         let answer = world.edge.post(node, &host, path, body).await?;
         ensure!(
