@@ -25,6 +25,7 @@ mod identical;
 mod key_value;
 mod languages;
 mod many;
+mod page;
 mod placement;
 mod plugin;
 mod releases;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         secrets::all(),
         tls::all(),
         egress::all(),
+        page::all(),
         tutorial::all(),
         authorities::all(),
         abandoned::all(),
