@@ -26,12 +26,14 @@ mod key_value;
 mod languages;
 mod many;
 mod page;
+mod pages;
 mod placement;
 mod plugin;
 mod releases;
 mod removed_images;
 mod rollouts;
 mod secrets;
+mod shell;
 mod soak;
 mod tls;
 mod tutorial;
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         egress::all(),
         page::all(),
         tutorial::all(),
+        pages::all(),
         authorities::all(),
         abandoned::all(),
         deletions::all(),
