@@ -27,27 +27,7 @@ pub(crate) struct Example {
 
 pub(crate) fn examples() -> [Example; 6] {
     [
-        Example {
-            name: "javascript",
-            env: ("BASE", "EUR"),
-            // the function asks itself, because the test has no other server
-            config: json!({
-                "rate.USD": "1.08",
-                "server.own": "http://javascript.NAMESPACE.selvage.internal/convert?amount=50&to=USD",
-                "server.other": "http://denied.example/rates",
-            }),
-            get: (
-                "/convert?amount=12.50&to=USD",
-                200,
-                r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
-            ),
-            post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
-            // `fetch` of a server that `egress.allow` has, and of one that it does not have
-            more: &[
-                ("/published?by=own", 200, r#""converted":54"#),
-                ("/published?by=other", 502, "http://denied.example/rates: "),
-            ],
-        },
+        javascript(),
         Example {
             name: "hono",
             env: ("SHOP", "Tea & more"),
@@ -108,6 +88,30 @@ pub(crate) fn examples() -> [Example; 6] {
             more: &[],
         },
     ]
+}
+
+fn javascript() -> Example {
+    Example {
+        name: "javascript",
+        env: ("BASE", "EUR"),
+        // the function asks itself, because the test has no other server
+        config: json!({
+            "rate.USD": "1.08",
+            "server.own": "http://javascript.NAMESPACE.selvage.internal/convert?amount=50&to=USD",
+            "server.other": "http://denied.example/rates",
+        }),
+        get: (
+            "/convert?amount=12.50&to=USD",
+            200,
+            r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
+        ),
+        post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
+        // `fetch` of a server that `egress.allow` has, and of one that it does not have
+        more: &[
+            ("/published?by=own", 200, r#""converted":54"#),
+            ("/published?by=other", 502, "http://denied.example/rates: "),
+        ],
+    }
 }
 
 async fn functions_in_other_languages_answer_on_every_node(world: &mut World) -> Result<()> {
