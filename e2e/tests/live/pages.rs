@@ -69,7 +69,10 @@ const IN_A_ROLLOUT: &[Block] = &[
         after: RESUME,
         ..Block::of("operating.md", "kubectl -n shop annotate ef checkout")
     },
-    Block::of("strategies.md", "kubectl selvage pause checkout"),
+    Block {
+        before: "kubectl wait --for=jsonpath='{.status.rollout.state}'=Stepping ef/checkout --timeout=2m",
+        ..Block::of("strategies.md", "kubectl selvage pause checkout")
+    },
     Block {
         between: RESUME,
         after: RESUME,
