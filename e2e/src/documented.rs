@@ -148,6 +148,32 @@ pub fn shell(page: &str) -> Vec<String> {
     commands.map(|block| block.text).collect()
 }
 
+/// Returns the only block of commands of a page in `docs` that begins with a text.
+///
+/// # Errors
+/// If the page cannot be read, or if it has no such block or several.
+pub fn block(page: &str, begins: &str) -> Result<String> {
+    only(commands(page)?, begins).with_context(|| page.to_owned())
+}
+
+fn only(mut blocks: Vec<String>, begins: &str) -> Result<String> {
+    blocks.retain(|block| block.starts_with(begins));
+    ensure!(
+        blocks.len() == 1,
+        "{} blocks begin with {begins:?}",
+        blocks.len()
+    );
+    blocks.pop().context("a block")
+}
+
+/// Returns the commands of a block without here-documents. A command that ends with a backslash continues on the next line.
+#[must_use]
+pub fn lines(block: &str) -> Vec<String> {
+    let whole = block.replace("\\\n", " ");
+    let lines = whole.lines().filter(|line| !line.trim().is_empty());
+    lines.map(str::to_owned).collect()
+}
+
 /// Returns the files of a folder and of the folders in it, without those that `npm` and `cargo` write.
 fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut found = Vec::new();
@@ -303,6 +329,31 @@ mod tests {
             ]
         );
         assert_eq!(found("tool"), [["--a b", "c", "d"]]);
+    }
+
+    #[test]
+    fn a_block_is_found_by_its_begin() -> Result<()> {
+        let blocks =
+            || ["kubectl get ef\nb \\\n  c\n\nd # e\n", "kubectl get en\n"].map(str::to_owned);
+        let found = only(blocks().into(), "kubectl get ef")?;
+        assert_eq!(lines(&found), ["kubectl get ef", "b    c", "d # e"]);
+        for (begins, number) in [
+            ("kubectl get pods", "0 blocks"),
+            ("kubectl get", "2 blocks"),
+        ] {
+            let error = only(blocks().into(), begins)
+                .err()
+                .map(|error| error.to_string());
+            ensure!(
+                error.as_ref().is_some_and(|it| it.starts_with(number)),
+                "{error:?}"
+            );
+        }
+        ensure!(
+            block("tutorial.md", "export REGISTRY=")?.contains("helm test"),
+            "another block"
+        );
+        Ok(())
     }
 
     #[test]

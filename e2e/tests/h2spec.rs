@@ -1,4 +1,5 @@
-//! Conformance of HTTP/2 by the test suite h2spec, against `node-shim serve` with and without TLS.
+//! `node-shim serve` and `node-shim dev` as users run them: conformance of HTTP/2 by the test suite h2spec, and requests of curl,
+//! with and without TLS.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,13 +10,18 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    time::Duration,
 };
 
-use e2e::{cluster::h2spec, selvage};
+use e2e::{
+    cluster::{Purpose, h2spec, install},
+    selvage,
+};
 
 /// Number of cases of the suite.
 const CASES: usize = 145;
@@ -36,9 +42,8 @@ struct Server {
 }
 
 impl Server {
-    /// Starts a function that reads its request and waits before it answers, so that what a case sends arrives before
-    /// the response ends its stream.
-    fn start(folder: &Path) -> Self {
+    /// Starts a function of the examples, with a certificate for `localhost` in `folder`.
+    fn start(folder: &Path, example: &str) -> Self {
         let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(folder.join("tls.crt"), identity.cert.pem()).unwrap();
         fs::write(folder.join("tls.key"), identity.signing_key.serialize_pem()).unwrap();
@@ -51,9 +56,11 @@ impl Server {
                 "--tls-addr",
                 "127.0.0.1:0",
             ])
+            // `hello` reads its request and waits before it answers, so what a case of h2spec sends arrives before the response
+            // ends its stream
             .args(["--env", "WAIT=100", "--tls-certificate"])
             .arg(folder)
-            .arg(dist.join("examples/hello-v1.wasm"))
+            .arg(dist.join("examples").join(example))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -121,7 +128,7 @@ fn attribute(element: &str, name: &str) -> String {
 #[test]
 fn http_2_conforms_with_and_without_tls() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path());
+    let server = Server::start(folder.path(), "hello-v1.wasm");
     let expected: BTreeSet<Case> = EXPECTED
         .iter()
         .map(|(section, title, _)| ((*section).to_owned(), (*title).to_owned()))
@@ -132,4 +139,128 @@ fn http_2_conforms_with_and_without_tls() {
     assert_eq!(plain, expected, "without TLS: {unexpected}");
     let tls = failed(server.tls, &["--tls", "--insecure"], folder.path());
     assert_eq!(tls, BTreeSet::new(), "with TLS: {unexpected}");
+}
+
+/// Returns curl with the version of HTTP, for a path of the server with or without TLS.
+fn curl(server: &Server, folder: &Path, version: &str, scheme: &str, path: &str) -> Command {
+    let port = match scheme {
+        "https" => server.tls.port(),
+        _ => server.plain.port(),
+    };
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sS",
+        "--fail",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "60",
+        version,
+    ])
+    .arg("--cacert")
+    .arg(folder.join("tls.crt"))
+    .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
+    .arg(format!("{scheme}://localhost:{port}{path}"));
+    curl
+}
+
+/// Ways of curl to reach the server: option, scheme, and the version of HTTP that both agree on.
+const WAYS: [(&str, &str, &str); 4] = [
+    ("--http2", "https", "2"),
+    ("--http1.1", "https", "1.1"),
+    ("--http2-prior-knowledge", "http", "2"),
+    ("--http1.1", "http", "1.1"),
+];
+
+#[test]
+fn curl_is_answered_over_both_versions_of_http() {
+    install(&[Purpose::Tests]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), "hello-v1.wasm");
+    for (version, scheme, agreed) in WAYS {
+        let mut curl = curl(&server, folder.path(), version, scheme, "/");
+        let output = curl.args(["-w", "%{http_version}"]).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let case = format!("{version} {scheme}: {output:?}");
+        assert_eq!(printed, format!("hello from v1\n{agreed}"), "{case}");
+    }
+}
+
+/// Interval of the events that the test sends. curl reads the response only between two reads of its input.
+const TICK: Duration = Duration::from_millis(20);
+const EVENT: &str = "data: one\n\n";
+
+/// The request ends only after events of the response have arrived, so a response that anything collects never continues.
+#[test]
+fn curl_reads_events_while_the_response_continues() {
+    install(&[Purpose::Tests]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // sends the body of the request back in capital letters while it arrives
+    let server = Server::start(folder.path(), "gather.wasm");
+    for (version, scheme, _) in WAYS {
+        let mut curl = curl(&server, folder.path(), version, scheme, "/capitals");
+        let mut child = curl
+            .args(["-N", "-X", "POST", "-T", "-", "-H", "Expect:"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let (stop, stopped) = channel::<()>();
+        let writer = std::thread::spawn(move || {
+            let mut sent = 0;
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                input.write_all(EVENT.as_bytes()).unwrap();
+                sent += 1;
+            }
+            sent
+        });
+        let mut events = BufReader::new(child.stdout.take().unwrap());
+        let mut received = String::new();
+        while received.len() < 3 * EVENT.len() && events.read_line(&mut received).unwrap() > 0 {}
+        assert_eq!(
+            received,
+            EVENT.to_uppercase().repeat(3),
+            "{version} {scheme}"
+        );
+        stop.send(()).unwrap();
+        events.read_to_string(&mut received).unwrap();
+        let sent = writer.join().unwrap();
+        assert_eq!(
+            received,
+            EVENT.to_uppercase().repeat(sent),
+            "{version} {scheme}"
+        );
+        assert!(child.wait().unwrap().success(), "{version} {scheme}");
+    }
+}
+
+/// The manifest is that of the page about functions: its build runs, and the function answers.
+#[test]
+fn a_manifest_is_built_and_served_without_a_cluster() {
+    install(&[Purpose::Tests]).unwrap();
+    let manifest = selvage::root().join("examples/hello/function.yaml");
+    let mut child = Command::new(selvage::dist().join("node-shim"))
+        .args(["dev", "--addr", "127.0.0.1:0"])
+        .arg(manifest)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("run `make dist` first: {error}"));
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut shown = Vec::new();
+    let address = lines.map_while(Result::ok).find_map(|line| {
+        let after = line.strip_prefix("Serving on ").map(str::to_owned);
+        shown.push(line);
+        Some(after?.split_once(';')?.0.to_owned())
+    });
+    let answer = address.map(|address| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--noproxy", "*", "--max-time", "60", &address]);
+        curl.output().unwrap().stdout
+    });
+    let _ = child.kill();
+    let _ = child.wait();
+    let answer = answer.unwrap_or_else(|| panic!("{shown:#?}"));
+    assert_eq!(String::from_utf8_lossy(&answer), "hello from v1\n");
 }

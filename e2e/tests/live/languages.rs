@@ -26,22 +26,13 @@ pub(crate) struct Example {
     post: (&'static str, &'static str, u16, &'static str),
     /// Whether an instance answers more than one request.
     reuses: bool,
+    /// Further paths with their status and a part of the response.
+    more: &'static [(&'static str, u16, &'static str)],
 }
 
 pub(crate) fn examples() -> [Example; 6] {
     [
-        Example {
-            name: "javascript",
-            env: ("BASE", "EUR"),
-            config: json!({ "rate.USD": "1.08" }),
-            get: (
-                "/convert?amount=12.50&to=USD",
-                200,
-                r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
-            ),
-            post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
-            reuses: false,
-        },
+        javascript(),
         Example {
             name: "hono",
             env: ("SHOP", "Tea & more"),
@@ -54,6 +45,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 r#""currency":"SEK""#,
             ),
             reuses: false,
+            more: &[],
         },
         Example {
             name: "python",
@@ -62,6 +54,7 @@ pub(crate) fn examples() -> [Example; 6] {
             get: ("/", 200, "<h1>Harbour</h1>"),
             post: ("/check", r#"["9:01"]"#, 200, r#""time": "09:15""#),
             reuses: false,
+            more: &[],
         },
         Example {
             name: "c",
@@ -70,6 +63,7 @@ pub(crate) fn examples() -> [Example; 6] {
             get: ("/", 200, "lines of 4 characters, url alphabet"),
             post: ("/base64", "a~b?", 200, "YX5i\nPw==\n"),
             reuses: false,
+            more: &[],
         },
         Example {
             name: "go",
@@ -87,6 +81,7 @@ pub(crate) fn examples() -> [Example; 6] {
                 "2026-07-01T21:00:00+09:00\n",
             ),
             reuses: false,
+            more: &[],
         },
         // in Rust, of the world wasi:http/service@0.3
         Example {
@@ -100,8 +95,34 @@ pub(crate) fn examples() -> [Example; 6] {
             ),
             post: ("/capitals", "a body", 200, "A BODY"),
             reuses: true,
+            more: &[],
         },
     ]
+}
+
+fn javascript() -> Example {
+    Example {
+        name: "javascript",
+        env: ("BASE", "EUR"),
+        // the function asks itself, because the test has no other server
+        config: json!({
+            "rate.USD": "1.08",
+            "server.own": "http://javascript.NAMESPACE.selvage.internal/convert?amount=50&to=USD",
+            "server.other": "http://denied.example/rates",
+        }),
+        get: (
+            "/convert?amount=12.50&to=USD",
+            200,
+            r#"{"amount":12.5,"from":"EUR","to":"USD","converted":13.5}"#,
+        ),
+        post: ("/convert?to=USD", "[100]", 200, r#""converted":108}]"#),
+        reuses: false,
+        // `fetch` of a server that `egress.allow` has, and of one that it does not have
+        more: &[
+            ("/published?by=own", 200, r#""converted":54"#),
+            ("/published?by=other", 502, "http://denied.example/rates: "),
+        ],
+    }
 }
 
 async fn functions_in_other_languages_answer_on_every_node(world: &mut World) -> Result<()> {
@@ -156,7 +177,9 @@ pub(crate) async fn answers(world: &World, ns: &str, example: &Example) -> Resul
     let mut spec = world.spec("v1", &host);
     spec["source"]["image"] = image.into();
     spec["env"] = json!([{ "name": env.0, "value": env.1 }]);
-    spec["config"] = json!([{ "values": config }]);
+    let config = example.config.to_string().replace("NAMESPACE", ns);
+    spec["config"] = json!([{ "values": serde_json::from_str::<Value>(&config)? }]);
+    spec["egress"] = json!({ "allow": [format!("function://{ns}/{name}")] });
     if example.reuses {
         spec["instances"] = json!({ "reuse": { "maxRequests": 100, "idleTimeout": "1m" } });
     }
@@ -167,12 +190,13 @@ pub(crate) async fn answers(world: &World, ns: &str, example: &Example) -> Resul
         })
         .await?;
     for node in world.nodes() {
-        let (path, status, part) = example.get;
-        let answer = world.edge.get(node, &host, path).await?;
-        ensure!(
-            answer.status == status && answer.body.contains(part),
-            "{node}: GET {path}: {answer:?}"
-        );
+        for (path, status, part) in [&[example.get][..], example.more].concat() {
+            let answer = world.edge.get(node, &host, path).await?;
+            ensure!(
+                answer.status == status && answer.body.contains(part),
+                "{node}: GET {path}: {answer:?}"
+            );
+        }
         let (path, body, status, part) = example.post;
         let answer = world.edge.post(node, &host, path, body).await?;
         ensure!(

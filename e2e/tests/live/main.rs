@@ -25,12 +25,15 @@ mod identical;
 mod key_value;
 mod languages;
 mod many;
+mod page;
+mod pages;
 mod placement;
 mod plugin;
 mod releases;
 mod removed_images;
 mod rollouts;
 mod secrets;
+mod shell;
 mod soak;
 mod tls;
 mod tutorial;
@@ -82,7 +85,9 @@ fn main() -> ExitCode {
         secrets::all(),
         tls::all(),
         egress::all(),
+        page::all(),
         tutorial::all(),
+        pages::all(),
         authorities::all(),
         abandoned::all(),
         deletions::all(),

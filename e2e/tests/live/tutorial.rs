@@ -1,13 +1,8 @@
 //! The commands of docs/tutorial.md, in one shell and in their order, with the outcomes that the page promises.
 
-use crate::{scenarios, world::World};
+use crate::{scenarios, shell, world::World};
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    cluster::{Purpose, helm, install},
-    documented,
-};
-use std::{os::unix::fs::symlink, process::Stdio};
-use tokio::process::Command;
+use e2e::documented;
 
 // its requests come from one process each, which takes most of a core
 scenarios![alone: [the_tutorial_does_what_it_says]];
@@ -50,27 +45,7 @@ fn script(registry: &str) -> Result<String> {
 async fn the_tutorial_does_what_it_says(world: &mut World) -> Result<()> {
     let registry = world.cluster.registry.as_ref().context("no registry")?;
     let script = script(registry.address())?;
-    tokio::task::spawn_blocking(|| install(&[Purpose::Tests])).await??;
-    // readers have kubectl and helm in their PATH
-    let programs = tempfile::tempdir()?;
-    symlink(
-        world.cluster.kubectl().get_program(),
-        programs.path().join("kubectl"),
-    )?;
-    symlink(helm()?, programs.path().join("helm"))?;
-    let path = std::env::var("PATH")?;
-    let mut shell = Command::new("timeout");
-    shell
-        .args([LIMIT, "bash", "-c", &script])
-        .env("PATH", format!("{}:{path}", programs.path().display()))
-        .env("KUBECONFIG", world.cluster.kubeconfig())
-        .env("HOME", programs.path())
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let ran = shell.output().await?;
-    let text = String::from_utf8_lossy(&ran.stdout);
-    let error = String::from_utf8_lossy(&ran.stderr);
-    ensure!(ran.status.success(), "{}\n{text}\n{error}", ran.status);
+    let text = shell::run(world, LIMIT, &script).await?;
     let mut rest = &*text;
     for promised in [
         "hello from v1",

@@ -25,9 +25,16 @@ use std::{
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Port of every node on which functions answer over TLS.
 pub(crate) const TLS_PORT: u16 = 30443;
-/// Chart values beside those of every local cluster: a certificate, whose Secret a scenario creates.
-pub(crate) const SETTINGS: [&str; 2] =
-    ["edge.tls.secretNames={edge-tls}", "edge.tls.nodePort=30443"];
+/// Port of every node on which operators serve the page.
+pub(crate) const PAGE_PORT: u16 = 30181;
+/// Chart values beside those of every local cluster: a certificate, whose Secret a scenario creates, and the page.
+pub(crate) const SETTINGS: [&str; 5] = [
+    "edge.tls.secretNames={edge-tls}",
+    "edge.tls.nodePort=30443",
+    "page.enabled=true",
+    "page.service.type=NodePort",
+    "page.service.nodePort=30181",
+];
 /// Time limit for a complete rollout.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 

@@ -3,6 +3,7 @@
 //
 //   GET  /convert?amount=12.50&to=USD      one amount
 //   POST /convert?to=USD                   a list of amounts as JSON
+//   GET  /published?by=bank                the rates that a server publishes; `server.bank` in the configuration is its URL
 //
 // Code outside of functions runs when the component is built. Environment and configuration exist only in a request.
 import { getEnvironment } from 'wasi:cli/environment@0.2.10';
@@ -12,6 +13,7 @@ addEventListener('fetch', (event) => event.respondWith(respond(event.request)));
 
 async function respond(request) {
   const url = new URL(request.url);
+  if (url.pathname === '/published') return published(url.searchParams.get('by') ?? '');
   if (url.pathname !== '/convert') return error(404, `there is no ${url.pathname}`);
   const to = url.searchParams.get('to') ?? '';
   const rate = Number(get(`rate.${to}`));
@@ -31,6 +33,18 @@ async function respond(request) {
     }
     default:
       return error(405, `${request.method} is not supported`);
+  }
+}
+
+async function published(name) {
+  const server = get(`server.${name}`);
+  if (!server) return error(404, `there is no server "${name}"`);
+  try {
+    const response = await fetch(server);
+    return Response.json(await response.json(), { status: response.status });
+  } catch (cause) {
+    // the server does not answer with JSON, or `spec.egress.allow` does not allow it
+    return error(502, `${server}: ${cause.message}`);
   }
 }
 

@@ -50,7 +50,9 @@ pub async fn run(settings: Settings, caches: Caches, stop: CancellationToken) {
     match TcpListener::bind(address).await {
         Ok(listener) => {
             tracing::info!(%address, needs_token, "serving the page");
-            serve(listener, settings, caches, stop).await;
+            let feed = Feed::new(caches, settings.replica);
+            let access = Access::new(settings.hosts, settings.token_file);
+            serve(listener, feed, access, stop).await;
         }
         Err(error) => {
             tracing::error!(%address, %error, "the page cannot be served; the operator continues without it");
@@ -60,14 +62,7 @@ pub async fn run(settings: Settings, caches: Caches, stop: CancellationToken) {
 }
 
 /// Serves the page on a listener until `stop` is cancelled.
-pub async fn serve(
-    listener: TcpListener,
-    settings: Settings,
-    caches: Caches,
-    stop: CancellationToken,
-) {
-    let feed = Feed::new(caches, settings.replica);
-    let access = Access::new(settings.hosts, settings.token_file);
+async fn serve(listener: TcpListener, feed: Feed, access: Access, stop: CancellationToken) {
     let server = Server::new(feed.clone(), access, MAX_STREAMS);
     tokio::select! {
         () = feed.follow() => {}

@@ -1,6 +1,7 @@
 //! The page in a real browser: headless Chromium, driven through its DevTools protocol on a pipe.
 //!
-//! `PAGE_SCREENSHOTS=FOLDER` makes the test write pictures, such as the one in `docs/images`.
+//! `PAGE_SCREENSHOTS=FOLDER` makes the tests write pictures to a folder that exists. `whole-rollout-1280-light.png` is
+//! `docs/images/page.png`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,15 +17,21 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Settings, serve};
+use super::super::access::Access;
+use super::super::feed::Feed;
+use super::super::serve;
 use super::objects::{filled, node, node_with_problem, ready, revisions, rolled_back, stepping};
-use crate::watch::Caches;
+use crate::watch::{Caches, ObjectKey};
 
 /// Time for which the test waits for a change of the page. It takes a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The protocol is on the descriptors 3 and 4.
 const START: &str = "exec chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
      --remote-debugging-pipe --user-data-dir=\"$0\" about:blank 3<&0 4>&1 1>/dev/null 2>\"$0/log\"";
+/// Height of the window, in pixels.
+const HEIGHT: u32 = 1200;
+/// Charts of a function with a rollout.
+const CHARTS: &str = "document.querySelectorAll('svg[role=img]').length === 5";
 /// Text that would run a script if it became HTML.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='run'\"><b>bold</b>";
 
@@ -146,7 +153,8 @@ impl Browser {
 
     /// Shows the page in a width and in a colour scheme, and checks that everything fits and can be read.
     async fn show(&mut self, name: &str, width: u32, scheme: &str) {
-        let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": true });
+        let size =
+            json!({ "width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": true });
         self.call("Emulation.setDeviceMetricsOverride", size).await;
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.call("Emulation.setEmulatedMedia", media).await;
@@ -183,21 +191,19 @@ fn put(caches: &Caches, function: Value) {
         .put(serde_json::from_value(function).unwrap());
 }
 
+fn feed(caches: &Caches) -> Feed {
+    Feed::new(
+        caches.clone(),
+        "selvage-operator-6c9f7d5b8-x2v4k".to_owned(),
+    )
+}
+
 /// Serves the page on a loopback address until `stop` is cancelled.
-async fn start(
-    caches: &Caches,
-    token_file: Option<PathBuf>,
-    stop: &CancellationToken,
-) -> SocketAddr {
+async fn start(feed: Feed, token_file: Option<PathBuf>, stop: &CancellationToken) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let settings = Settings {
-        address,
-        hosts: Vec::new(),
-        token_file,
-        replica: "selvage-operator-6c9f7d5b8-x2v4k".to_owned(),
-    };
-    tokio::spawn(serve(listener, settings, caches.clone(), stop.clone()));
+    let access = Access::new(Vec::new(), token_file);
+    tokio::spawn(serve(listener, feed, access, stop.clone()));
     address
 }
 
@@ -241,7 +247,7 @@ async fn the_page_works_in_a_browser() {
     let began = Timestamp::now() - SignedDuration::from_secs(300);
     put(&caches, stepping("shop", "checkout", began, 60));
     let stop = CancellationToken::new();
-    let address = start(&caches, None, &stop).await;
+    let address = start(feed(&caches), None, &stop).await;
     let mut browser = Browser::start().await;
 
     // the list, and a change of it
@@ -257,8 +263,7 @@ async fn the_page_works_in_a_browser() {
     let focus = format!("{row}.querySelector('a').focus()");
     browser.value(&focus).await;
     browser.press("Enter", "\r").await;
-    let charts = "document.querySelectorAll('svg[role=img]').length === 5";
-    browser.until(charts).await;
+    browser.until(CHARTS).await;
     let focused = browser.value("document.activeElement.tagName").await;
     assert_eq!(focused, "H1");
     let hash = browser.value("location.hash").await;
@@ -282,6 +287,34 @@ async fn the_page_works_in_a_browser() {
     stop.cancel();
 }
 
+/// The charts of a replica that has seen a rollout from its start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_charts_show_a_whole_rollout() {
+    let caches = filled();
+    shop(&caches);
+    let feed = feed(&caches);
+    let began = Timestamp::now() - SignedDuration::from_secs(300);
+    let key = ObjectKey::new("shop", "checkout");
+    for seconds in (0..=300).step_by(5) {
+        put(&caches, stepping("shop", "checkout", began, seconds));
+        let at = began + SignedDuration::from_secs(seconds);
+        feed.handle([key.clone()].into(), at);
+    }
+    let stop = CancellationToken::new();
+    let address = start(feed, None, &stop).await;
+    let mut browser = Browser::start().await;
+    let url = format!("http://{address}/#/shop/checkout");
+    browser.open(&url).await;
+    browser.until(CHARTS).await;
+    browser.show("whole-rollout", 1280, "light").await;
+    let longest = "Math.max(...[...document.querySelectorAll('svg[role=img] path.line')].map((line) => \
+                   line.getAttribute('d').split('L').length))";
+    let points = browser.value(longest).await;
+    assert!(points.as_u64() >= Some(60), "{points} points");
+    assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
+    stop.cancel();
+}
+
 /// The list of nodes, a change of it, and the way from a problem to its function.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_nodes_are_shown_in_a_browser() {
@@ -302,7 +335,7 @@ async fn the_nodes_are_shown_in_a_browser() {
     put_node(node_with_problem("edge-7.eu-west-1.example"));
     put_node(node("edge-8.eu-west-1.example", "NoContact", true));
     let stop = CancellationToken::new();
-    let address = start(&caches, None, &stop).await;
+    let address = start(feed(&caches), None, &stop).await;
     let mut browser = Browser::start().await;
 
     // by the path, then by the keyboard from the list of functions
@@ -388,7 +421,7 @@ async fn the_page_asks_for_the_token() {
     let file = folder.path().join("token");
     std::fs::write(&file, "0123456789abcdef").unwrap();
     let stop = CancellationToken::new();
-    let address = start(&caches, Some(file), &stop).await;
+    let address = start(feed(&caches), Some(file), &stop).await;
     let mut browser = Browser::start().await;
     browser.open(&format!("http://{address}/")).await;
     for (token, outcome) in [
