@@ -16,10 +16,10 @@ release-build = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release 
 	--target $(1) -p operator -p node-shim -p kubectl-selvage -p e2e
 RELEASE := $(call release-build,$(HOST))
 CLUSTER := $(STATIC)/cluster
-# Cargo.toml of e2e keeps these out of plain `cargo test` (customizations needs Go, projects the toolchains of all languages, the
-# others a cluster, root or the release programs); always with the whole workspace selected, because another selection has other features and builds every
+# Cargo.toml of e2e keeps these out of plain `cargo test` (customizations needs Go, the others a cluster, root or the release
+# programs); always with the whole workspace selected, because another selection has other features and builds every
 # dependency once more
-ON_CLUSTERS := --test chart --test cluster --test customizations --test fresh --test h2spec --test live --test manifests --test projects --test rights
+ON_CLUSTERS := --test chart --test cluster --test customizations --test fresh --test h2spec --test live --test manifests --test rights
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
 SITE   := $(CACHE)/tools/site-$(shell cksum < docs/site/requirements.txt | cut -d ' ' -f 1)
 DENY_VERSION := 0.20.2
@@ -60,9 +60,8 @@ demo-down: ## End what `make demo KEEP=1` left running
 	@$(RELEASE) --quiet --bin cluster
 	@$(CLUSTER) demo --down
 
-# the tests run functions in other languages too, whose toolchains `make demo` does not need, and build new projects
-soak: PARTS := languages
-test e2e: PARTS := languages projects
+# the tests run functions in other languages too, whose toolchains `make demo` does not need
+test e2e soak: PARTS := languages
 
 # The tests on clusters wait most of their time, so lint and the build of the unit tests run beside them. The unit tests
 # run alone: they have time limits that a busy machine would exceed.
@@ -80,7 +79,7 @@ machine: ## Check that this machine has what a local cluster needs, and name wha
 lint: deny ## Formatting, clippy, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace $(ON_CLUSTERS) --test gitops --locked -- -D warnings
+	cargo clippy --workspace $(ON_CLUSTERS) --test gitops --test projects --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 .PHONY: deny
@@ -127,6 +126,11 @@ e2e: machine dist languages ## Tests on real control planes, nodes, registry and
 .PHONY: soak
 soak: machine dist languages ## Mixed traffic for half an hour on a real cluster, with rollouts and upgrades (SELVAGE_SOAK_MINUTES sets another duration)
 	cargo test --workspace --locked --test live -- soak
+
+.PHONY: projects
+projects: programs ## Follow the README of each project that `kubectl selvage new` writes (not in `make test`: downloads toolchains)
+	@e2e/prerequisites.sh languages projects
+	cargo test --workspace --locked --test projects -- --test-threads=1
 
 .PHONY: gitops
 gitops: machine dist ## Argo CD and Flux on a real cluster; builds their controllers once, for a quarter of an hour (not in `make test`)
