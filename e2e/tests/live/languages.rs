@@ -144,7 +144,7 @@ async fn functions_in_other_languages_answer_on_every_node(world: &mut World) ->
 async fn reuses_instances(world: &World, example: &Example) -> Result<()> {
     let host = format!("{}.example", example.name);
     let shims = shims(world).await?;
-    let reused = world.until(async |world| {
+    let reused = world.until(async |world: &World| {
         for node in world.nodes() {
             world.edge.get(node, &host, example.get.0).await?;
         }
