@@ -162,9 +162,7 @@ async fn reuses_instances(world: &World, example: &Example) -> Result<()> {
 }
 
 pub(crate) async fn answers(world: &World, ns: &str, example: &Example) -> Result<()> {
-    let Example {
-        name, env, config, ..
-    } = example;
+    let Example { name, env, .. } = example;
     let host = format!("{name}.example");
     let image = world.images["v1"].replace("hello:v1", &format!("{name}:1"));
     let file = selvage::dist().join(format!("examples/{name}.wasm"));
