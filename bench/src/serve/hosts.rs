@@ -90,6 +90,10 @@ impl Host {
         }
     }
 
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Shim | Self::ShimReuse)
+    }
+
     /// Options after `wasmtime serve`.
     fn wasmtime_options(self) -> &'static [&'static str] {
         match self {
@@ -129,7 +133,7 @@ struct Guest {
 /// Measures every guest in every host, and prints or writes the tables.
 ///
 /// # Errors
-/// Returns an error when a server does not start or sends a response other than 200, or a file cannot be written.
+/// Returns an error when a server does not start, node-shim sends a response other than 200, or a file cannot be written.
 pub(crate) fn run(args: &Args, print: &mut dyn FnMut(&str)) -> Result<()> {
     let mut guests = Vec::new();
     for file in &args.guests {
@@ -164,7 +168,13 @@ fn one_core(args: &Args, guest: &Path) -> Result<Vec<(Host, Round, Option<Latenc
     let hosts = Host::ALL
         .into_iter()
         .filter(|host| *host != Host::Least || !configured);
-    let servers = start(args, guest, &hosts.collect::<Vec<_>>(), Place::OneCore)?;
+    let servers = start(
+        args,
+        guest,
+        &hosts.collect::<Vec<_>>(),
+        load,
+        Place::OneCore,
+    )?;
     let rounds = in_turns(args.rounds, &servers, load)?;
     let mut windows: Vec<_> = servers.iter().map(|_| Vec::new()).collect();
     for _ in 0..args.rounds {
@@ -191,19 +201,37 @@ fn all_cores(args: &Args, guest: &Path) -> Result<Vec<(Host, Round)>> {
     let hosts = Host::ALL
         .into_iter()
         .filter(|host| !matches!(host, Host::Bare | Host::Least));
-    let servers = start(args, guest, &hosts.collect::<Vec<_>>(), Place::AllCores)?;
+    let servers = start(
+        args,
+        guest,
+        &hosts.collect::<Vec<_>>(),
+        load,
+        Place::AllCores,
+    )?;
     let rounds = in_turns(args.rounds, &servers, load)?;
     let hosts = servers.iter().map(|(host, _)| *host);
     Ok(hosts.zip(rounds).collect())
 }
 
-fn start(args: &Args, guest: &Path, hosts: &[Host], place: Place) -> Result<Vec<(Host, Server)>> {
-    let started = hosts.iter().map(|host| {
-        let server = host.start(args, guest, place);
-        let server = server.with_context(|| format!("{} {}", host.name(), guest.display()))?;
-        Ok((*host, server))
-    });
-    started.collect()
+/// Starts those hosts that can serve the guest under load: `wasmtime serve` may answer 500 when it reuses an instance.
+fn start(
+    args: &Args,
+    guest: &Path,
+    hosts: &[Host],
+    load: Load,
+    place: Place,
+) -> Result<Vec<(Host, Server)>> {
+    let mut started = Vec::new();
+    for host in hosts {
+        let name = || format!("{} {}", host.name(), guest.display());
+        let server = host.start(args, guest, place).with_context(name)?;
+        match load.round(&server) {
+            Ok(_) => started.push((*host, server)),
+            Err(error) if host.is_ours() => return Err(error.context(name())),
+            Err(error) => eprintln!("{} is left out: {error}", name()),
+        }
+    }
+    Ok(started)
 }
 
 /// Measures the servers A B C A B C …, so that changes of the machine's speed affect all of them. Returns the median of each.
@@ -276,7 +304,7 @@ fn group(guest: &Guest) -> chart::Group {
     let bars = guest.one_core.iter().map(|(host, round, _)| chart::Bar {
         name: host.name().to_owned(),
         value: round.cpu_micros,
-        ours: matches!(host, Host::Shim | Host::ShimReuse),
+        ours: host.is_ours(),
     });
     chart::Group {
         title: format!("{}: CPU time per request, µs", guest.name),
