@@ -70,7 +70,7 @@ const fn package(
 }
 
 /// All programs that the harness runs and that Debian does not guarantee (`Essential: yes`), or that it runs by path.
-const PACKAGES: [Package; 19] = [
+const PACKAGES: [Package; 20] = [
     package(
         Purpose::ControlPlane,
         "docker-registry",
@@ -133,6 +133,7 @@ const PACKAGES: [Package; 19] = [
         &[("redis-server", "--version")],
     ),
     package(Purpose::Tests, "curl", &[("curl", "--version")]),
+    package(Purpose::Tests, "openssl", &[("openssl", "version")]),
     package(Purpose::Tests, "chromium", &[("chromium", "--version")]),
 ];
 
