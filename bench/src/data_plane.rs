@@ -87,7 +87,8 @@ impl LocalDataPlane {
     }
 }
 
-fn spec(namespace: &str, name: &str) -> Result<RevisionSpec> {
+/// Returns a revision of the function `f` in `namespace` that may do nothing but respond.
+pub(crate) fn spec(namespace: &str, name: &str) -> Result<RevisionSpec> {
     Ok(RevisionSpec {
         function: FunctionKey::new(namespace, "f"),
         name: RevisionName::new(name).context("an invalid name of a revision")?,

@@ -20,6 +20,6 @@ pub fn raise_limit() {
 }
 
 /// Returns the limit; `u64::MAX` when there is none.
-pub fn limit() -> u64 {
+pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! The measured side: the node's own code from the native cache to the socket.
 
+use crate::data_plane;
 use anyhow::{Context, Result, bail, ensure};
 use node_shim::{
     counters::CounterTable,
@@ -9,14 +10,10 @@ use node_shim::{
     guest_log::GuestLog,
     native_cache::{Lookup, NativeCache},
     node_counters::NodeCounters,
-    revision::{Revision, RevisionSpec},
+    revision::Revision,
     routing_table::{RevisionSlot, RoutingTable, ServedFunction},
 };
-use node_shim_core::egress::AllowList;
-use node_shim_core::instance_reuse::ReusePolicy;
-use node_shim_core::table::{
-    FunctionEntry, FunctionKey, Limits, RevisionName, Route, TrafficSplit,
-};
+use node_shim_core::table::{FunctionEntry, FunctionKey, RevisionName, Route, TrafficSplit};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -90,17 +87,7 @@ impl Node {
         };
         let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
         let loaded = self.engine.load(&path)?;
-        let spec = RevisionSpec {
-            function: FunctionKey::new("bench", "first"),
-            name: RevisionName::new("only").context("the name of the revision is empty")?,
-            limits: Limits::default(),
-            env: Vec::new(),
-            config: Vec::new(),
-            key_value: Vec::new(),
-            egress: AllowList::default(),
-            authorities: None,
-            reuse: ReusePolicy::default(),
-        };
+        let spec = data_plane::spec("bench", "only")?;
         let revision = Revision::new(spec, loaded, &self.counters)?;
         self.publish(vec![only(revision)]);
         let status = self.ask()?;
@@ -152,7 +139,7 @@ impl Node {
 /// Returns a function that serves every host and path.
 fn only(revision: Arc<Revision>) -> ServedFunction {
     let entry = FunctionEntry {
-        key: FunctionKey::new("bench", "first"),
+        key: FunctionKey::new("bench", "f"),
         created_ms: 0,
         routes: vec![Route {
             hosts: vec!["*".into()],
