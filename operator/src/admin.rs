@@ -20,9 +20,10 @@ pub type Readiness = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 struct Shared {
     metrics: Metrics,
     ready: Readiness,
+    stop: CancellationToken,
 }
 
-/// Serves the admin endpoints until `stop` is cancelled.
+/// Serves the admin endpoints and never returns without an error. From the cancellation of `stop` on, the operator is not ready.
 ///
 /// # Errors
 /// The address cannot be bound, or the listener fails permanently.
@@ -33,18 +34,27 @@ pub async fn run(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    let router = Router::new()
+    let shared = Shared {
+        metrics,
+        ready,
+        stop,
+    };
+    serve(listener, router(shared)).await
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
         // An answer proves that the event loop runs. A fault outside the process is no reason to restart it.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
-        .with_state(Shared { metrics, ready });
-    serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+        .with_state(shared)
 }
 
 async fn readyz(State(shared): State<Shared>) -> Response {
+    if shared.stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
     match (shared.ready)() {
         None => "ok\n".into_response(),
         Some(missing) => (
@@ -61,4 +71,26 @@ async fn render(State(shared): State<Shared>) -> Response {
         shared.metrics.render(),
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn status(shared: &Shared) -> StatusCode {
+        readyz(State(shared.clone())).await.status()
+    }
+
+    /// A replica that ends gets no new connections of Services, however long it serves the present ones.
+    #[tokio::test]
+    async fn a_replica_that_stops_is_not_ready() {
+        let shared = Shared {
+            metrics: Metrics::new().unwrap(),
+            ready: Arc::new(|| None),
+            stop: CancellationToken::new(),
+        };
+        assert_eq!(status(&shared).await, StatusCode::OK);
+        shared.stop.cancel();
+        assert_eq!(status(&shared).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

@@ -21,7 +21,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::watch::Caches;
 use access::Access;
@@ -44,30 +43,29 @@ pub struct Settings {
     pub replica: String,
 }
 
-/// Serves the page until `stop` is cancelled. Without the address, the operator continues without the page.
-pub async fn run(settings: Settings, caches: Caches, stop: CancellationToken) {
+/// Serves the page and never returns. Without the address, the operator continues without the page.
+pub async fn run(settings: Settings, caches: Caches) {
     let (address, needs_token) = (settings.address, settings.token_file.is_some());
     match TcpListener::bind(address).await {
         Ok(listener) => {
             tracing::info!(%address, needs_token, "serving the page");
             let feed = Feed::new(caches, settings.replica);
             let access = Access::new(settings.hosts, settings.token_file);
-            serve(listener, feed, access, stop).await;
+            serve(listener, feed, access).await;
         }
         Err(error) => {
             tracing::error!(%address, %error, "the page cannot be served; the operator continues without it");
-            stop.cancelled().await;
+            std::future::pending().await
         }
     }
 }
 
-/// Serves the page on a listener until `stop` is cancelled.
-async fn serve(listener: TcpListener, feed: Feed, access: Access, stop: CancellationToken) {
+/// Serves the page on a listener and never returns. Dropping the future closes the connections.
+async fn serve(listener: TcpListener, feed: Feed, access: Access) {
     let server = Server::new(feed.clone(), access, MAX_STREAMS);
     tokio::select! {
         () = feed.follow() => {}
         () = server::accept(listener, server.router()) => {}
-        () = stop.cancelled() => {}
     }
 }
 

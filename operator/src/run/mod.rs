@@ -63,8 +63,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let admin = admin::run(args.admin_addr, metrics, ready, stop.clone());
     tasks.spawn("the admin endpoint", admin);
     if let Some(settings) = args.page() {
-        let page = page::run(settings, shared.caches.clone(), stop.clone());
-        tasks.follow("the page", page);
+        tasks.follow("the page", page::run(settings, shared.caches.clone()));
     }
     tasks.spawn("the lease", election.run(stop.clone()));
     tasks.spawn("the node API", server.run(stop.clone()));
@@ -89,7 +88,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         signal = signalled() => signal,
         error = tasks.ended() => Err(error),
     };
-    // Releases the lease and lets streams end orderly.
+    // Releases the lease, ends the streams of nodes in order, and reports that this replica is not ready.
     stop.cancel();
     tasks.wind_down().await;
     outcome

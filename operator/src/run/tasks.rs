@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
-/// Time in which tasks may end by themselves.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// Time in which tasks may end by themselves. The page and the admin endpoints are served meanwhile, because the proxies of
+/// Services send connections to a replica until they have learned that it ends.
+const FAREWELL: Duration = Duration::from_secs(5);
 const NEXT: &str =
     "another replica takes over and nodes keep serving; this replica exits and is restarted";
 
@@ -45,7 +46,7 @@ impl Tasks {
         }
     }
 
-    /// Lets the tasks end orderly; those that need longer than three seconds are stopped.
+    /// Lets the tasks end in order. Those that run after five seconds are stopped.
     pub(super) async fn wind_down(mut self) {
         let all = async { while self.0.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FAREWELL, all).await;

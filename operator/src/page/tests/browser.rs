@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio_util::sync::CancellationToken;
 
 use super::super::access::Access;
 use super::super::feed::Feed;
@@ -198,12 +197,12 @@ fn feed(caches: &Caches) -> Feed {
     )
 }
 
-/// Serves the page on a loopback address until `stop` is cancelled.
-async fn start(feed: Feed, token_file: Option<PathBuf>, stop: &CancellationToken) -> SocketAddr {
+/// Serves the page on a loopback address until the test ends.
+async fn start(feed: Feed, token_file: Option<PathBuf>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let access = Access::new(Vec::new(), token_file);
-    tokio::spawn(serve(listener, feed, access, stop.clone()));
+    tokio::spawn(serve(listener, feed, access));
     address
 }
 
@@ -246,8 +245,7 @@ async fn the_page_works_in_a_browser() {
     shop(&caches);
     let began = Timestamp::now() - SignedDuration::from_secs(300);
     put(&caches, stepping("shop", "checkout", began, 60));
-    let stop = CancellationToken::new();
-    let address = start(feed(&caches), None, &stop).await;
+    let address = start(feed(&caches), None).await;
     let mut browser = Browser::start().await;
 
     // the list, and a change of it
@@ -284,7 +282,6 @@ async fn the_page_works_in_a_browser() {
     browser.show("rolled-back", 1280, "dark").await;
 
     texts_stay_texts(&mut browser).await;
-    stop.cancel();
 }
 
 /// The charts of a replica that has seen a rollout from its start.
@@ -300,8 +297,7 @@ async fn the_charts_show_a_whole_rollout() {
         let at = began + SignedDuration::from_secs(seconds);
         feed.handle([key.clone()].into(), at);
     }
-    let stop = CancellationToken::new();
-    let address = start(feed, None, &stop).await;
+    let address = start(feed, None).await;
     let mut browser = Browser::start().await;
     let url = format!("http://{address}/#/shop/checkout");
     browser.open(&url).await;
@@ -312,7 +308,6 @@ async fn the_charts_show_a_whole_rollout() {
     let points = browser.value(longest).await;
     assert!(points.as_u64() >= Some(60), "{points} points");
     assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
-    stop.cancel();
 }
 
 /// The list of nodes, a change of it, and the way from a problem to its function.
@@ -334,8 +329,7 @@ async fn the_nodes_are_shown_in_a_browser() {
     put_node(node("edge-6.eu-west-1.example", "Serving", false));
     put_node(node_with_problem("edge-7.eu-west-1.example"));
     put_node(node("edge-8.eu-west-1.example", "NoContact", true));
-    let stop = CancellationToken::new();
-    let address = start(feed(&caches), None, &stop).await;
+    let address = start(feed(&caches), None).await;
     let mut browser = Browser::start().await;
 
     // by the path, then by the keyboard from the list of functions
@@ -394,7 +388,6 @@ async fn the_nodes_are_shown_in_a_browser() {
         .filter(|error| !error.contains("404"))
         .collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
-    stop.cancel();
 }
 
 /// Texts of users do not become HTML, and the browser refuses what the scripts do not even try.
@@ -420,8 +413,7 @@ async fn the_page_asks_for_the_token() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "0123456789abcdef").unwrap();
-    let stop = CancellationToken::new();
-    let address = start(feed(&caches), Some(file), &stop).await;
+    let address = start(feed(&caches), Some(file)).await;
     let mut browser = Browser::start().await;
     browser.open(&format!("http://{address}/")).await;
     for (token, outcome) in [
@@ -444,5 +436,4 @@ async fn the_page_asks_for_the_token() {
         browser.press("Enter", "\r").await;
         browser.until(outcome).await;
     }
-    stop.cancel();
 }
