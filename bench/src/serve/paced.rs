@@ -32,10 +32,10 @@ pub(super) struct Latency {
 }
 
 /// Sends requests for `duration` from one thread that polls its sockets continuously on `core`. Returns the latency in each window
-/// that has enough requests.
+/// that has enough requests, and none when the server or the generator does not keep up with the rate.
 ///
 /// # Errors
-/// Returns an error when a response is not 200, or the server does not keep up.
+/// Returns an error when a response is not 200 or does not come.
 pub(super) fn drive(
     to: SocketAddr,
     per_second: f64,
@@ -108,10 +108,10 @@ fn spin(to: SocketAddr, per_second: f64, duration: Duration) -> Result<Vec<(Dura
             start.elapsed() < duration + PATIENCE,
             "a request has no response"
         );
-        ensure!(
-            (waiting.len() as f64) < per_second + 2.0,
-            "the server is a second of requests behind"
-        );
+        // a second of requests: their latency would be that of the queue
+        if waiting.len() as f64 > per_second {
+            return Ok(Vec::new());
+        }
         while let Some(arrived) = waiting.front().copied() {
             let Some(mut connection) = free.pop() else {
                 break;
