@@ -1,5 +1,6 @@
 //! A revision that can run: its code, limits, configuration, concurrency limit and counters.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use node_shim_core::egress::AllowList;
@@ -48,6 +49,8 @@ pub struct Revision {
     /// Log of the function, set by the first request.
     pub(crate) log: OnceLock<Arc<FunctionLog>>,
     reuse: Mutex<ReuseState>,
+    /// Whether its guests compute for longer than an event loop can wait, as far as the latest one shows.
+    computes: AtomicBool,
 }
 
 /// Experience with the reuse of instances.
@@ -96,12 +99,26 @@ impl Revision {
             counters,
             log: OnceLock::new(),
             reuse: Mutex::default(),
+            computes: AtomicBool::new(false),
         }))
     }
 
     /// Returns the function of the revision.
     pub fn function(&self) -> &FunctionKey {
         &self.spec.function
+    }
+
+    /// Returns whether the latest guest computed for longer than an event loop can wait.
+    pub(crate) fn computes(&self) -> bool {
+        self.computes.load(Ordering::Relaxed)
+    }
+
+    /// Records whether a guest computed for longer than an event loop can wait.
+    pub(crate) fn set_computes(&self, computes: bool) {
+        // most requests change nothing
+        if self.computes() != computes {
+            self.computes.store(computes, Ordering::Relaxed);
+        }
     }
 
     /// Returns whether an instance may answer more than one request.

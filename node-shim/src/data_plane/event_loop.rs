@@ -19,7 +19,7 @@ const GUEST_GRACE_PERIOD: Duration = Duration::from_secs(1);
 /// One event loop.
 pub(crate) struct EventLoop {
     pub(crate) plane: Arc<DataPlaneState>,
-    /// Guests of this loop that wait for their turn.
+    /// Guests of all loops that compute for long.
     pub(crate) preempted: Arc<PreemptedGuests>,
     /// Number of guests since the last one that used much CPU time.
     pub(crate) short_guests: AtomicU32,
@@ -47,12 +47,13 @@ impl EventLoop {
     /// Returns an error when the runtime or the thread cannot be created.
     pub(super) fn start(
         plane: &Arc<DataPlaneState>,
+        preempted: &Arc<PreemptedGuests>,
         number: usize,
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let event_loop = Arc::new(Self {
             plane: plane.clone(),
-            preempted: Arc::default(),
+            preempted: preempted.clone(),
             short_guests: AtomicU32::new(0),
             runtime: runtime.handle().clone(),
             connections: AtomicUsize::new(0),
@@ -68,15 +69,7 @@ impl EventLoop {
     fn run(&self, runtime: &Runtime) {
         // set before the runtime closes its connections, also when the thread panics
         let _end = SetOnDrop(&self.ended);
-        runtime.block_on(async {
-            let preempted = self.preempted.clone();
-            let resuming = tokio::spawn(async move { preempted.run().await });
-            tokio::select! {
-                () = self.stopped() => {}
-                // without turns, every guest that computes would wait until its limit of time
-                _ = resuming => tracing::error!("an event loop ended, because the task that resumes its guests panicked"),
-            }
-        });
+        runtime.block_on(self.stopped());
     }
 
     /// Resolves when the data plane has stopped and its guests have ended.
@@ -88,6 +81,8 @@ impl EventLoop {
         plane.guests.close();
         // a guest whose client is gone may still compute; nothing else bounds its end
         let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
+        // timers of a guest need the runtime
+        self.preempted.close().await;
     }
 
     /// Runs a task on the loop. When the thread has ended, the task is dropped.

@@ -327,9 +327,11 @@ struct Threads {
 }
 
 fn start_threads(state: &Arc<DataPlaneState>, listeners: Listeners) -> io::Result<Threads> {
-    let started = (0..state.options.threads.get()).map(|number| EventLoop::start(state, number));
+    let (count, preempted) = (state.options.threads.get(), Arc::default());
+    let started = (0..count).map(|number| EventLoop::start(state, &preempted, number));
     let started: Vec<_> = started.collect::<io::Result<_>>()?;
     let (event_loops, mut threads): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+    threads.extend(preempted.start_threads(count)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -45,8 +45,15 @@ pub(super) async fn prefetch(
         trailers: None,
         complete: false,
     };
+    let mut polls = 0..MAX_POLLS;
     poll_fn(|cx| {
-        for _ in 0..MAX_POLLS {
+        if guest.is_in_turn() {
+            guest.poll(cx);
+            if guest.is_in_turn() {
+                return Poll::Pending;
+            }
+        }
+        for _ in polls.by_ref() {
             let ended = match control.guest_end() {
                 Some(ending) if ending.unfinished || ending.failure.is_some() => {
                     return Poll::Ready(Err(ending.failure.unwrap_or(FailureReason::Unfinished)));
@@ -62,6 +69,9 @@ pub(super) async fn prefetch(
                 break;
             }
             guest.poll(cx);
+            if guest.is_in_turn() {
+                return Poll::Pending;
+            }
         }
         Poll::Ready(Ok(()))
     })

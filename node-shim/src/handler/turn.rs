@@ -27,7 +27,7 @@ pub(super) async fn wait_to_write(
     }
     let before = event_loop.short_guests.fetch_add(1, Ordering::Relaxed);
     let written = matches!(sender, Sender::Client(..));
-    if written && before >= IN_A_ROW && event_loop.preempted.is_empty() {
+    if written && before >= IN_A_ROW {
         tokio::task::yield_now().await;
     }
 }

@@ -25,6 +25,10 @@ pub(crate) struct GuestControl {
     /// Wakes the task that waits for the end of the guest.
     watcher: AtomicWaker,
     head: AtomicBool,
+    /// Whether the guest has just used up its turn.
+    preempted: AtomicBool,
+    /// Whether the guest waits for a turn on another thread or has it. Not set while it waits for a further one.
+    in_turn: AtomicBool,
     /// Whether the guest stops although nothing failed.
     dismissed: AtomicBool,
     /// What happens to the rest of the client's body, as an index of [`UnreadBody`].
@@ -59,6 +63,8 @@ impl GuestControl {
             guest: AtomicWaker::new(),
             watcher: AtomicWaker::new(),
             head: AtomicBool::new(false),
+            preempted: AtomicBool::new(false),
+            in_turn: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
             unread: AtomicU8::new(UnreadBody::None as u8),
             streaming: AtomicBool::new(false),
@@ -124,16 +130,46 @@ impl GuestControl {
         read(&self.client)
     }
 
-    /// Returns an error when the guest has to stop or has used up its CPU time.
-    pub(super) fn check(&self) -> Result<(), Stopped> {
+    /// Returns the CPU time that the guest has used.
+    ///
+    /// # Errors
+    /// The guest has to stop or has used up its CPU time.
+    pub(super) fn check(&self) -> Result<Duration, Stopped> {
         if let Some(reason) = self.stop_reason() {
             return Err(Stopped(reason));
         }
-        if self.meter.used() > self.budget {
+        let used = self.meter.used();
+        if used > self.budget {
             Err(Stopped(FailureReason::Cpu))
         } else {
-            Ok(())
+            Ok(used)
         }
+    }
+
+    /// Waits until the guest is polled again, so that whoever polls it decides when that is.
+    pub(super) async fn give_way(self: Arc<Self>) {
+        self.preempted.store(true, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+
+    /// Returns whether the guest has used up its turn since the last call. Only for the thread that polls the guest.
+    pub(super) fn take_preempted(&self) -> bool {
+        self.preempted.load(Ordering::Relaxed) && self.preempted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Records that the guest waits for a turn on another thread, before which it makes no progress.
+    pub(super) fn begin_turn(&self) {
+        self.in_turn.store(true, Ordering::Release);
+    }
+
+    /// Records that the turn is over. Returns whether it was not before.
+    pub(super) fn end_turn(&self) -> bool {
+        self.in_turn.swap(false, Ordering::AcqRel)
+    }
+
+    /// Returns whether another thread runs the guest, or will.
+    pub(crate) fn is_in_turn(&self) -> bool {
+        self.in_turn.load(Ordering::Acquire)
     }
 
     pub(super) fn set_head(&self) {

@@ -20,6 +20,7 @@ use wasmtime_wasi_http::{Error, WasiHttpView};
 use super::call::{GuestHead, RequestContext};
 use super::classify;
 use super::control::{GuestControl, GuestEnd};
+use super::preempted::is_short;
 use super::service::{self, Answer, ResponseProgress};
 use super::wasi_context::{GuestState, MAX_HANDLES};
 use crate::code_cache::CodeInUse;
@@ -126,12 +127,15 @@ impl ReusableInstance {
         let store = &mut self.store;
         store.set_hostcall_fuel(HOSTCALL_BYTES);
         store.set_epoch_deadline(1);
-        let (control, revision) = (context.control.clone(), context.revision.clone());
-        let preempted = context.preempted.clone();
+        let control = context.control.clone();
         store.epoch_deadline_callback(move |_| {
-            control.check()?;
-            let turn = preempted.turn(revision.function(), control.clone());
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
+            let used = control.check()?;
+            Ok(if is_short(used) {
+                // epochs do not begin with the guest
+                UpdateDeadline::Continue(1)
+            } else {
+                UpdateDeadline::YieldCustom(1, Box::pin(control.clone().give_way()))
+            })
         });
     }
 

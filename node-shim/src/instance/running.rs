@@ -1,10 +1,11 @@
 //! A running guest. Until its response head is available, it is polled by the task that waits for the head,
-//! so most requests need no task of their own. Afterwards it continues in a separate task.
+//! so most requests need no task of their own. Afterwards it continues in a separate task. [`Preemptible`](super::preempted)
+//! moves a guest that computes for long to other threads.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -40,13 +41,22 @@ impl RunningGuest {
         }
     }
 
-    /// Runs the guest until it has responded or ended without a response.
+    /// Returns whether another thread runs the guest, or will. The polling task is woken after that.
+    pub(crate) fn is_in_turn(&self) -> bool {
+        self.control.is_in_turn()
+    }
+
+    /// Runs the guest until it has responded or ended without a response. What a guest writes in the same turn is available
+    /// then, whichever thread runs it.
     pub(crate) async fn run_until<T>(
         &mut self,
         mut answered: oneshot::Receiver<T>,
     ) -> Result<T, oneshot::error::RecvError> {
         poll_fn(|cx| {
             self.poll(cx);
+            if self.is_in_turn() {
+                return Poll::Pending;
+            }
             Pin::new(&mut answered).poll(cx)
         })
         .await

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::call::{self, Deadline, GuestCall};
 use super::control::{GuestControl, GuestEnd};
 use super::metered::MeteredFuture;
+use super::preempted::{self, Preemptible};
 use crate::engine::TICK;
 
 /// Runs one call. The permits are returned when the guest has ended, which can be long before or after the
@@ -24,7 +25,7 @@ pub(super) async fn run(mut call: GuestCall) {
     let control = call.control.clone();
     let _ends = EndOnDrop(control.clone());
     let (first_byte, deadline) = (call.revision.spec.limits.first_byte, call.deadline);
-    let counters = call.revision.counters.clone();
+    let (revision, preempted) = (call.revision.clone(), call.preempted.clone());
     let span = call.span.take();
     let guest = call::call(call);
     let metered = MeteredFuture {
@@ -32,7 +33,9 @@ pub(super) async fn run(mut call: GuestCall) {
         future: Box::pin(AssertUnwindSafe(guest).catch_unwind()),
         meter: control.meter.clone(),
     };
-    match watch(metered, &control, first_byte, deadline).await {
+    let computes = revision.computes();
+    let guest = Preemptible::new(metered, computes, revision.function(), &control, &preempted);
+    match watch(guest, &control, first_byte, deadline).await {
         Some(Ok(())) => {}
         Some(Err(panic)) => {
             tracing::error!(panic = text_of(&*panic), "a host call panicked");
@@ -45,7 +48,8 @@ pub(super) async fn run(mut call: GuestCall) {
     }
     let used = control.meter.used();
     let cpu = u64::try_from(used.as_micros()).unwrap_or(u64::MAX);
-    counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
+    revision.counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
+    revision.set_computes(!preempted::is_short(used));
     if let Some(span) = span {
         span.end(control.guest_end().and_then(|end| end.failure), used);
     }

@@ -1,0 +1,184 @@
+use std::future::poll_fn;
+
+use node_shim_core::failure_reason::FailureReason;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::data_plane::StopFlag;
+use crate::instance::metered::MeteredFuture;
+
+fn control() -> Arc<GuestControl> {
+    GuestControl::new(Duration::from_secs(1), StopFlag::default())
+}
+
+fn guests(threads: usize) -> Arc<PreemptedGuests> {
+    let guests = Arc::<PreemptedGuests>::default();
+    guests.start_threads(threads).unwrap();
+    guests
+}
+
+/// Returns a guest of `namespace` that does what `work` does.
+fn guest<W: Future<Output = ()> + Send + 'static>(
+    work: W,
+    namespace: &str,
+    control: &Arc<GuestControl>,
+    guests: &Arc<PreemptedGuests>,
+) -> impl Future<Output = GuestOutcome> + Unpin + Send + use<W> {
+    let metered = MeteredFuture {
+        future: Box::pin(async move {
+            work.await;
+            Ok(())
+        }),
+        meter: control.meter.clone(),
+    };
+    let function = FunctionKey::new(namespace, "f");
+    Preemptible::new(metered, false, &function, control, guests)
+}
+
+/// Gives way until the guest has to stop.
+async fn compute(control: Arc<GuestControl>) {
+    while control.stop_reason().is_none() {
+        control.clone().give_way().await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_leaves_its_event_loop_when_it_has_used_up_its_turn() {
+    let (guests, control) = (guests(1), control());
+    let (seen, mut names) = mpsc::unbounded_channel();
+    let here = std::thread::current().id();
+    let work = {
+        let control = control.clone();
+        async move {
+            let report = || seen.send(std::thread::current().id() == here).unwrap();
+            report();
+            control.give_way().await;
+            report();
+            // its timers are those of the event loop
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            report();
+        }
+    };
+    guest(work, "ns", &control, &guests).await.unwrap();
+    let mut on_loop = Vec::new();
+    while let Some(here) = names.recv().await {
+        on_loop.push(here);
+    }
+    assert_eq!(on_loop, [true, false, false]);
+    assert!(!control.is_in_turn());
+    guests.close().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_is_expected_to_compute_begins_on_another_thread() {
+    let (guests, control) = (guests(1), control());
+    let here = std::thread::current().id();
+    let work = Box::pin(async move {
+        assert_ne!(std::thread::current().id(), here);
+        Ok(())
+    });
+    let function = FunctionKey::new("ns", "f");
+    let guest = Preemptible::new(work, true, &function, &control, &guests);
+    guest.await.unwrap();
+    assert!(!control.is_in_turn());
+    guests.close().await;
+}
+
+/// A wake-up during a turn, or between two, is never lost.
+#[tokio::test]
+async fn a_guest_that_rests_continues_whenever_it_is_woken() {
+    let (guests, control) = (guests(2), control());
+    let (questions, mut asked) = mpsc::unbounded_channel();
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let work = {
+        let control = control.clone();
+        async move {
+            control.give_way().await;
+            while let Some(question) = asked.recv().await {
+                answers.send(question).unwrap();
+            }
+        }
+    };
+    let guest = tokio::spawn(guest(work, "ns", &control, &guests));
+    for number in 0..20_000 {
+        questions.send(number).unwrap();
+        assert_eq!(answered.recv().await, Some(number));
+    }
+    drop(questions);
+    guest.await.unwrap().unwrap();
+    guests.close().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_has_to_stop_goes_before_all_others() {
+    // without threads: the test takes the turns
+    let guests = guests(0);
+    let mut computing: Vec<_> = (0..5)
+        .map(|n| {
+            let control = control();
+            let guest = guest(
+                compute(control.clone()),
+                &format!("ns{n}"),
+                &control,
+                &guests,
+            );
+            (control, guest)
+        })
+        .collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    for (control, guest) in &mut computing {
+        assert!(Pin::new(guest).poll(&mut cx).is_pending());
+        assert!(control.is_in_turn());
+    }
+    let next = guests.next().unwrap();
+    assert_eq!(&*next.function.namespace, "ns0");
+    assert!(next.turn());
+    guests.push(next);
+    let (control, stopped) = &mut computing[3];
+    control.stop(FailureReason::Wall);
+    assert!(Pin::new(&mut *stopped).poll(&mut cx).is_pending());
+    let next = guests.next().unwrap();
+    assert_eq!(&*next.function.namespace, "ns3");
+    assert!(!next.turn());
+    assert!(Pin::new(stopped).poll(&mut cx).is_ready());
+    // its first place in the queue is left to the next guest
+    let order: Vec<_> = std::iter::from_fn(|| {
+        let next = guests.next()?;
+        let waits = next.turn();
+        let namespace = next.function.namespace.to_string();
+        (namespace != "ns0").then_some((namespace, waits))
+    })
+    .collect();
+    let waits = |namespace: &str, waits| (namespace.to_owned(), waits);
+    assert_eq!(
+        order,
+        [
+            waits("ns1", true),
+            waits("ns2", true),
+            waits("ns3", false),
+            waits("ns4", true)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_nothing_waits_for_is_dropped_after_its_turn() {
+    let (guests, control) = (guests(1), control());
+    let (alive, mut dropped) = mpsc::channel::<()>(1);
+    let work = {
+        let control = control.clone();
+        async move {
+            let _alive = alive;
+            loop {
+                control.clone().give_way().await;
+            }
+        }
+    };
+    let mut computing = guest(work, "ns", &control, &guests);
+    let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut computing).poll(cx).is_ready())).await;
+    assert!(!polled);
+    drop(computing);
+    assert_eq!(dropped.recv().await, None);
+    assert!(!control.is_in_turn());
+    guests.close().await;
+}
