@@ -103,7 +103,7 @@ pub enum MeasureError {
         detail: String,
     },
     /// The answer is larger than the query can need.
-    #[error("the answer is larger than {} KiB, more than the query can need", .limit / 1024)]
+    #[error("the answer is larger than {} KiB, more than its targets can need", .limit / 1024)]
     TooLarge {
         /// Maximum size in bytes.
         limit: usize,

@@ -154,7 +154,7 @@ impl Prometheus {
         moments: Moments,
     ) -> Result<Identified<'a>, MeasureError> {
         let mut claims = Claims::default();
-        let limit = self.limit(known, 1, window);
+        let limit = self.limit(known.len(), 1, window);
         let nodes = Selector::new("selvage_node_info", &self.targets).range(window);
         self.query(&nodes, None, limit, |series| claims.node(&series))
             .await?;
@@ -198,7 +198,9 @@ impl Prometheus {
         let mut collector = Collector::new(&identified.targets, wanted);
         let select = |metric| promql::of_functions(metric, &self.targets, wanted, window);
         let revisions: usize = wanted.iter().map(|one| one.revisions.len()).sum();
-        let limit = |series| self.limit(identified.known, revisions * series, window);
+        // a new leader sees the series of nodes that have not reported to it yet
+        let processes = identified.known.len().max(identified.targets.len());
+        let limit = |series| self.limit(processes, revisions * series, window);
         let requests = select("selvage_requests_total");
         self.query(&requests, Some(at), limit(REQUEST_SERIES), |series| {
             collector.requests(&series);
@@ -222,14 +224,14 @@ impl Prometheus {
         self.meter.read(took, read);
     }
 
-    /// Returns the maximum size of an answer in bytes, given the number of series that each process has.
-    fn limit(&self, known: &Processes, series: usize, window: Duration) -> usize {
+    /// Returns the maximum size of an answer in bytes, given the number of processes and that of the series that each has.
+    fn limit(&self, processes: usize, series: usize, window: Duration) -> usize {
         let scrapes = window.as_millis() / self.scrape_interval.as_millis().max(1);
         let samples = usize::try_from(scrapes)
             .unwrap_or(usize::MAX)
             .saturating_add(2);
         let of_series = SERIES_BYTES.saturating_add(samples.saturating_mul(SAMPLE_BYTES));
-        let series = series.saturating_mul(known.len()).saturating_mul(COPIES);
+        let series = series.saturating_mul(processes).saturating_mul(COPIES);
         let asked = series.saturating_mul(of_series);
         SMALL_ANSWER.saturating_add(asked).min(MAX_ANSWER)
     }

@@ -183,6 +183,11 @@ fn endpoint(labels: &Labels) -> String {
 type ByEndpoint<'a> = BTreeMap<&'a str, BTreeSet<Moment>>;
 
 impl Targets {
+    /// Returns the number of targets, whether or not their claims are true.
+    pub(super) fn len(&self) -> usize {
+        self.scrapes.len()
+    }
+
     /// Identifies the target of a series: by all labels, or else by the instance if that is unique.
     pub(super) fn find(&self, metric: &Labels) -> Option<(usize, &Scrapes)> {
         let index = match self.by_labels.get(&identity(metric)) {

@@ -185,3 +185,24 @@ async fn doubled_series_of_one_scrape_count_once() {
     let sampled = read(scraped).await;
     assert_eq!(counts(&sampled), truth());
 }
+
+/// Right after a change of the leader few nodes have reported to it, but Prometheus has the series of all of them.
+#[tokio::test]
+async fn nodes_that_have_not_reported_yet_make_no_answer_too_large() {
+    let mut scraped = one_node();
+    for n in 2..100 {
+        let target =
+            json!({"instance": format!("10.0.0.{n}:9180"), "node_name": format!("node-{n}")});
+        let info = series("selvage_node_info", target.clone(), json!([[1002.5, "1"]]));
+        scraped.get_mut("selvage_node_info").unwrap().push(info);
+        let mut labels = of_revision("checkout-1", target);
+        labels["outcome"] = json!("ok");
+        labels["build"] = json!("0123456789abcdef".repeat(1024));
+        let requests = series("selvage_requests_total", labels, json!([[1002.5, "5"]]));
+        scraped
+            .get_mut("selvage_requests_total")
+            .unwrap()
+            .push(requests);
+    }
+    assert_eq!(counts(&read(scraped).await), truth());
+}
