@@ -197,7 +197,7 @@ async fn nodes_that_have_not_reported_yet_make_no_answer_too_large() {
         scraped.get_mut("selvage_node_info").unwrap().push(info);
         let mut labels = of_revision("checkout-1", target);
         labels["outcome"] = json!("ok");
-        labels["build"] = json!("0123456789abcdef".repeat(1024));
+        labels["build"] = json!("0123456789abcdef".repeat(3072));
         let requests = series("selvage_requests_total", labels, json!([[1002.5, "5"]]));
         scraped
             .get_mut("selvage_requests_total")
