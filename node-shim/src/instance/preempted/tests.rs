@@ -1,10 +1,14 @@
 use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::table::FunctionKey;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::data_plane::StopFlag;
+use crate::instance::control::GuestControl;
 use crate::instance::metered::MeteredFuture;
 
 fn control() -> Arc<GuestControl> {
