@@ -1,6 +1,10 @@
-//! Objects of Selvage and commands in the documentation, so that tests can try what readers copy.
+//! Objects and commands in the documentation, so that tests can try what readers copy.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -34,23 +38,52 @@ struct Block {
 /// # Errors
 /// If a file cannot be read, or if YAML cannot be parsed.
 pub fn objects() -> Result<Vec<Documented>> {
+    let mut found = objects_of_all_kinds()?;
+    found.retain(|one| {
+        let version = one.object["apiVersion"].as_str();
+        version.is_some_and(|version| version.starts_with("selvage.dev/"))
+    });
+    Ok(found)
+}
+
+/// Returns all objects in README, `docs` and the examples, those of other projects among them.
+///
+/// # Errors
+/// If a file cannot be read, or if YAML cannot be parsed.
+pub fn objects_of_all_kinds() -> Result<Vec<Documented>> {
+    objects_in(pages()?)
+}
+
+/// Returns the objects in the files of YAML in a folder, a path from the root of the repository.
+///
+/// # Errors
+/// If a file cannot be read, or if YAML cannot be parsed.
+pub fn objects_below(folder: &str) -> Result<Vec<Documented>> {
+    objects_in(files(&root().join(folder))?)
+}
+
+/// Returns the objects in pages and files of YAML.
+fn objects_in(paths: Vec<PathBuf>) -> Result<Vec<Documented>> {
     let fields = spec_fields()?;
     let mut found = Vec::new();
-    for path in pages()? {
+    for path in paths {
         let name = path.strip_prefix(root())?.display().to_string();
-        if name.ends_with(".md") {
-            let page = fs::read_to_string(&path)?;
-            found.extend(of_page(&name, &page, &fields)?);
-        } else if name.ends_with("/function.yaml") {
-            let text = fs::read_to_string(&path)?;
-            found.extend(of_yaml(&format!("{name}:1"), &text, &fields)?);
+        let is_page = name.ends_with(".md");
+        if !is_page && !name.ends_with(".yaml") {
+            continue;
         }
+        let text = fs::read_to_string(&path)?;
+        found.extend(if is_page {
+            of_page(&name, &text, &fields)?
+        } else {
+            of_yaml(&format!("{name}:1"), &text, &fields)?
+        });
     }
     Ok(found)
 }
 
 /// Returns README and the files in `docs` and the examples.
-fn pages() -> Result<Vec<std::path::PathBuf>> {
+fn pages() -> Result<Vec<PathBuf>> {
     let mut pages = vec![root().join("README.md")];
     for folder in ["docs", "examples"] {
         pages.extend(files(&root().join(folder))?);
@@ -175,7 +208,7 @@ pub fn lines(block: &str) -> Vec<String> {
 }
 
 /// Returns the files of a folder and of the folders in it, without those that `npm` and `cargo` write.
-fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -244,19 +277,18 @@ fn blocks(page: &str) -> Vec<Block> {
     found
 }
 
-/// Returns the objects of Selvage among the documents of a text.
+/// Returns the objects among the documents of a text.
 fn of_yaml(origin: &str, text: &str, fields: &BTreeSet<String>) -> Result<Vec<Documented>> {
     let mut found = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         let value = Value::deserialize(document).with_context(|| origin.to_owned())?;
-        let version = value["apiVersion"].as_str();
-        let object = match version {
-            Some(version) if version.starts_with("selvage.dev/") => value,
-            None => match part_of_a_function(&value, fields) {
+        let object = if value["apiVersion"].is_string() {
+            value
+        } else {
+            match part_of_a_function(&value, fields) {
                 Some(object) => object,
                 None => continue,
-            },
-            Some(_) => continue,
+            }
         };
         ensure!(object["kind"].is_string(), "{origin}: an object has a kind");
         let origin = origin.to_owned();
@@ -302,13 +334,14 @@ mod tests {
         assert_eq!(
             kinds,
             [
+                ("a.md:1", &json!("Secret")),
                 ("a.md:1", &json!("RolloutPolicy")),
                 ("a.md:10", &json!("EdgeFunction")),
                 ("a.md:18", &json!("EdgeFunction")),
             ]
         );
-        assert_eq!(found[1].object["spec"]["rollout"]["policyRef"]["name"], "a");
-        assert_eq!(found[2].object["image"], format!("{REGISTRY}/a"));
+        assert_eq!(found[2].object["spec"]["rollout"]["policyRef"]["name"], "a");
+        assert_eq!(found[3].object["image"], format!("{REGISTRY}/a"));
         Ok(())
     }
 

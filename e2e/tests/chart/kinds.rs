@@ -40,19 +40,28 @@ fn folder(module: &str) -> Result<PathBuf> {
     Ok(dir.into())
 }
 
-/// Creates the definitions and waits until the API server serves them.
-pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
-    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client());
+/// Returns the definitions.
+pub(crate) fn definitions() -> Result<Vec<Value>> {
+    let mut found = Vec::new();
     for (module, below, files) in DEFINITIONS {
         let folder = folder(module)?.join(below);
         for file in files {
             let text = fs::read_to_string(folder.join(file)).context(*file)?;
-            let crd: CustomResourceDefinition = serde_yaml::from_str(&text).context(*file)?;
-            let created = crds.create(&PostParams::default(), &crd).await?;
-            let name = created.metadata.name.context("a definition has a name")?;
-            let established = kube::runtime::conditions::is_crd_established();
-            kube::runtime::wait::await_condition(crds.clone(), &name, established).await?;
+            found.push(serde_yaml::from_str(&text).context(*file)?);
         }
+    }
+    Ok(found)
+}
+
+/// Creates the definitions and waits until the API server serves them.
+pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client());
+    for definition in definitions()? {
+        let crd: CustomResourceDefinition = serde_json::from_value(definition)?;
+        let created = crds.create(&PostParams::default(), &crd).await?;
+        let name = created.metadata.name.context("a definition has a name")?;
+        let established = kube::runtime::conditions::is_crd_established();
+        kube::runtime::wait::await_condition(crds.clone(), &name, established).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Tests of the chart with Helm and a real API server: it renders for every kind of installation, the API server
-//! accepts every object, typos are refused, pods are as restricted as documented, and it installs, upgrades and
-//! uninstalls cleanly.
+//! accepts every object, the schemas of older versions have every field, typos are refused, pods are as restricted as
+//! documented, and it installs, upgrades and uninstalls cleanly.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@ mod older;
 mod published;
 mod render;
 mod values;
+mod versions;
 
 use std::collections::BTreeSet;
 
