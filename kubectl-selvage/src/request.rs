@@ -97,6 +97,29 @@ fn without_host(function: &EdgeFunction, routes: &[Route]) -> String {
     )
 }
 
+/// Returns the name of a revision: that of the candidate or of the stable revision, or the given one.
+///
+/// # Errors
+/// The function has no candidate, or no stable revision.
+pub(crate) fn revision(function: &EdgeFunction, named: &str) -> Result<String, String> {
+    let status = function.status.as_ref();
+    match named {
+        "candidate" => {
+            let candidate = status.and_then(|status| status.candidate.as_ref());
+            let name = candidate.map(|candidate| candidate.revision.clone());
+            name.ok_or_else(|| {
+                "the function has no candidate: no rollout is in progress".to_owned()
+            })
+        }
+        "stable" => {
+            let stable = status.and_then(|status| status.stable.as_ref());
+            let name = stable.map(|stable| stable.revision.clone());
+            name.ok_or_else(|| "the function has no stable revision yet".to_owned())
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// Builds the request. Given fields replace those that are set here.
 pub(crate) fn build(
     target: &Target,
@@ -183,6 +206,23 @@ mod tests {
         let none = with(json!([]));
         assert!(selected(&none, None, None).starts_with("no routes are accepted yet: "));
         assert_eq!(selected(&none, Some("a.example"), None), "a.example/");
+    }
+
+    #[test]
+    fn a_revision_is_named_by_its_part_in_the_rollout() {
+        let of =
+            |fixture: &str| -> EdgeFunction { serde_json::from_value(object(fixture)).unwrap() };
+        let stepping = of("stepping");
+        let status = stepping.status.clone().unwrap();
+        let (stable, candidate) = (status.stable.unwrap(), status.candidate.unwrap());
+        assert_eq!(revision(&stepping, "stable"), Ok(stable.revision));
+        assert_eq!(revision(&stepping, "candidate"), Ok(candidate.revision));
+        assert_eq!(
+            revision(&stepping, "checkout-1"),
+            Ok("checkout-1".to_owned())
+        );
+        let none = revision(&of("ready"), "candidate").unwrap_err();
+        assert!(none.starts_with("the function has no candidate"), "{none}");
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl RequestObserver {
         }
     }
 
+    /// Counts the request as traffic of this kind.
+    pub(crate) const fn set_population(&mut self, population: Population) {
+        self.population = population;
+    }
+
     /// Counts the request for the revision with these counters.
     pub(crate) fn set_counters(&mut self, counters: Arc<RevisionCounters>) {
         self.counters = counters;

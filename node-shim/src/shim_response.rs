@@ -22,6 +22,16 @@ pub(crate) fn no_route(guard: Option<RequestGuard>) -> Response<ResponseBody> {
     build(reply, None, guard)
 }
 
+/// Returns the response to a request that names a revision which the function does not have on this node.
+pub(crate) fn no_revision(guard: Option<RequestGuard>) -> Response<ResponseBody> {
+    let reply = ErrorResponse {
+        status: 404,
+        error: "no_revision",
+        retry_after: None,
+    };
+    build(reply, None, guard)
+}
+
 pub(crate) fn rejected(
     rejection: Rejection,
     guard: Option<RequestGuard>,

@@ -68,6 +68,14 @@ async fn the_plugin_waits_promotes_and_returns(world: &World) -> Result<()> {
 
     world.apply(n, "hello", spec("v2")).await?;
     world.function(n, "hello", SOON, baking).await?;
+    for (revision, expected) in [
+        ("stable", "hello from v1\n"),
+        ("candidate", "hello from v2\n"),
+    ] {
+        let invoke = ["invoke", "hello", "-n", n, "--fail", "--revision", revision];
+        let answer = ends(world, 0, &invoke).await?;
+        ensure!(answer == expected, "{revision}: {answer}");
+    }
     let (wait, promote) = (
         ["status", "hello", "-n", n, "--wait"],
         ["promote", "hello", "-n", n],

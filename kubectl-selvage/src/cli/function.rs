@@ -39,6 +39,9 @@ pub(crate) struct InvokeArgs {
     /// Send the request to this node. Default: the first node that serves the function
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
+    /// Let this revision serve the request, whatever its weight is: candidate, stable, or its name. Default: by the weights
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
     /// Time limit of the whole request; 0s: none
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = super::duration)]
     pub(crate) timeout: Duration,

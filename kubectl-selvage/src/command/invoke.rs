@@ -1,13 +1,13 @@
 //! `invoke`: a request to a function through the node-shim of a node, by a port-forward of the API server.
 //!
-//! The node routes it by host and path like any other request, so it also counts as one.
+//! The node routes it by host and path like any other request, so it also counts as one, unless it names the revision.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use crds::EdgeFunction;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -20,7 +20,7 @@ use super::pods::{Program, pods};
 use crate::Code;
 use crate::cli::InvokeArgs;
 use crate::cluster::Cluster;
-use crate::request::{Content, build, target};
+use crate::request::{Content, build, revision, target};
 use crate::screen::write_all;
 
 /// Name of the port at which a node-shim answers requests to functions.
@@ -29,8 +29,14 @@ const PORT: &str = "data";
 const ERROR: &str = "selvage-error";
 /// Value of [`ERROR`] if no function on the node answers host, path, method and fields of the request.
 const NO_ROUTE: &str = "no_route";
+/// Value of [`ERROR`] if the node does not have the function.
+const NOT_HERE: &str = "not_here";
+/// Value of [`ERROR`] if the node does not have the named revision of the function.
+const NO_REVISION: &str = "no_revision";
 /// Value of [`ERROR`] if the code of the function was not loaded in time.
 const LOADING: &str = "loading";
+/// Names the revision that serves the request. Nodes read it from a port-forward only.
+const REVISION: HeaderName = HeaderName::from_static("selvage-revision");
 
 /// A ready node-shim.
 struct Shim {
@@ -44,12 +50,17 @@ pub(super) async fn invoke(cluster: &Cluster, args: &InvokeArgs) -> Result<Code>
     let target = target(&function, args.host.as_deref(), args.path.as_deref());
     let target = target.map_err(|why| anyhow!(why))?;
     let content = content(args)?;
-    let request = build(
+    let mut request = build(
         &target,
         args.method.as_ref(),
         &args.headers,
         content.as_ref(),
     )?;
+    if let Some(named) = &args.revision {
+        let revision = revision(&function, named).map_err(|why| anyhow!(why))?;
+        let revision = HeaderValue::from_str(&revision).context("the name of the revision")?;
+        request.headers_mut().insert(REVISION, revision);
+    }
     let api = pods(&cluster.client, &args.system.system_namespace);
     let exchange = exchange(&api, &function, args, &request);
     if args.timeout == Duration::ZERO {
@@ -75,7 +86,7 @@ async fn exchange(
         let response = send(api, shim, request.clone()).await?;
         // a request without a route reached no function, so another node may get it
         let others = at + 1 < count && is_placed_on_fewer(function, count);
-        if others && reason(&response).as_deref() == Some(NO_ROUTE) {
+        if others && matches!(reason(&response).as_deref(), Some(NO_ROUTE | NOT_HERE)) {
             continue;
         }
         return print(response, shim, args).await;
@@ -238,13 +249,17 @@ fn reason(response: &Response<Incoming>) -> Option<String> {
 
 /// Says what happens on the node if the reason alone does not: empty for all others.
 fn cause(reason: &str, function: &str) -> String {
-    if reason != LOADING {
-        return String::new();
+    match reason {
+        LOADING => format!(
+            ": the node is still loading the code of the function. Try again in a moment; `kubectl selvage status {function}` \
+             shows how many nodes have loaded it"
+        ),
+        NO_REVISION => format!(
+            ": the function has no such revision on the node. Nodes have the stable revision and the candidate, which `kubectl selvage \
+             status {function}` names"
+        ),
+        _ => String::new(),
     }
-    format!(
-        ": the node is still loading the code of the function. Try again in a moment; `kubectl selvage status {function}` \
-         shows how many nodes have loaded it"
-    )
 }
 
 /// Reads the body that the command line names.

@@ -45,6 +45,7 @@ pub mod local_hosts;
 pub mod memory_pressure;
 pub mod path;
 pub mod pick;
+pub mod preview;
 pub mod request_labels;
 pub mod routing;
 pub mod series;

@@ -9,7 +9,8 @@ use node_shim_core::call::Hops;
 use node_shim_core::failure_reason::FailureReason;
 use node_shim_core::hop_header::SignedHops;
 use node_shim_core::pick::{Arm, BUCKETS, pick};
-use node_shim_core::request_labels::StartKind;
+use node_shim_core::preview;
+use node_shim_core::request_labels::{Population, StartKind};
 use node_shim_core::routing;
 use node_shim_core::table::FunctionKey;
 use node_shim_core::validation::{self, Rejection, ValidatedHead};
@@ -40,6 +41,8 @@ const LOAD_WAIT: Duration = Duration::from_secs(1);
 pub(super) enum NotAdmitted {
     Invalid(Rejection),
     NoRoute,
+    /// The function does not have the revision that the request names.
+    NoRevision,
     Probe,
     /// The function is placed on these nodes, and not on this one, or not yet.
     Elsewhere(Arc<RemoteNodes>),
@@ -68,6 +71,8 @@ struct Routed<'a> {
     /// Length of the body in bytes, if it is declared.
     length: Option<u64>,
     via: Via,
+    /// Name of the revision that shall serve the request.
+    preview: Option<String>,
     began: Instant,
     /// The request, if it is reported on its own. Its observer takes it, so that a request whose client leaves while it waits
     /// is reported.
@@ -113,9 +118,15 @@ pub(super) async fn admit(
     if passed.uncommon_method && !found.lists_method {
         return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
     }
+    let preview = origin.previewed_revision(&parts.headers);
     let Some(served) = table.function(found.function) else {
         let remote = table.remote(found.function);
-        return Err(remote.map_or(NotAdmitted::NoRoute, |remote| elsewhere(remote, origin.via)));
+        return Err(match remote {
+            // another node would choose by the weights
+            Some(_) if preview.is_some() => NotAdmitted::Unserved(Unserved::NotHere),
+            Some(remote) => elsewhere(remote, origin.via),
+            None => NotAdmitted::NoRoute,
+        });
     };
     let routed = Routed {
         passed,
@@ -123,6 +134,7 @@ pub(super) async fn admit(
         rewritten: found.rewritten,
         length: content_length(&parts.headers),
         via: origin.via,
+        preview,
         began,
         open,
     };
@@ -163,6 +175,7 @@ pub(super) async fn admit_call(
         rewritten: None,
         length: content_length(&parts.headers),
         via,
+        preview: None,
         began,
         open,
     };
@@ -226,6 +239,9 @@ async fn admit_routed(
         None => RequestObserver::new(counters, start, began, plane.stop_flag.clone()),
     };
     observer.report_at_end(routed.open.take());
+    if routed.preview.is_some() {
+        observer.set_population(Population::Preview);
+    }
     let key = &served.entry.key;
     let acquired = acquire(plane, key, &revision, user, &routed).await;
     let Resources { instance, permit } = match acquired {
@@ -324,6 +340,9 @@ async fn choose_revision(
     served: &ServedFunction,
     routed: &mut Routed<'_>,
 ) -> Result<ChosenRevision, NotAdmitted> {
+    if let Some(name) = &routed.preview {
+        return named_revision(served, name);
+    }
     let began = routed.began;
     let bucket = fastrand::u32(..BUCKETS);
     let (slot, fallback) = picked_revision(plane, served, bucket);
@@ -365,6 +384,28 @@ async fn choose_revision(
             }
         }
     }
+}
+
+/// Returns the revision that a request names, if the node can run it.
+fn named_revision(served: &ServedFunction, name: &str) -> Result<ChosenRevision, NotAdmitted> {
+    let slot = match preview::arm_of(&served.entry.split, name) {
+        Some(Arm::Stable) => &served.stable,
+        Some(Arm::Candidate) => &served.candidate,
+        None => return Err(NotAdmitted::NoRevision),
+    };
+    let reason = match slot {
+        RevisionSlot::Ready(revision) => {
+            return Ok(ChosenRevision {
+                revision: revision.clone(),
+                start: StartKind::Warm,
+                observer: None,
+            });
+        }
+        RevisionSlot::Failed(reason) => *reason,
+        RevisionSlot::Absent => FailureReason::Unloadable,
+        RevisionSlot::Loading | RevisionSlot::LoadingHere(_) => FailureReason::Compile,
+    };
+    Err(NotAdmitted::Failed(reason, None))
 }
 
 /// Returns the picked revision, and whether it serves for a candidate that cannot run.

@@ -165,6 +165,7 @@ fn refuse(
             shim_response::rejected(rejection, guard)
         }
         NotAdmitted::NoRoute => shim_response::no_route(guard),
+        NotAdmitted::NoRevision => shim_response::no_revision(guard),
         NotAdmitted::Unserved(reason) => {
             if matches!(reason, Unserved::NotHere | Unserved::NotGranted) {
                 // the node that passed the request on reports it, unless another node serves it

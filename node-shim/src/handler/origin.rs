@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use http::Version;
 use http::request::Parts;
+use http::{HeaderMap, Version};
 use node_shim_core::egress::called_function;
 use node_shim_core::forward_header::{
     FORWARD, Forwarded, ForwardedCall, ForwardedFrom, SignedForward,
 };
+use node_shim_core::preview::REVISION;
 use node_shim_core::table::FunctionKey;
 
 use crate::connection::Connection;
@@ -38,6 +39,18 @@ pub(super) struct Origin {
     /// Whether that connection uses TLS.
     pub(super) https: bool,
     pub(super) via: Via,
+}
+
+impl Origin {
+    /// Returns the name of the revision that the client wants to see. Only a client in the pod itself can have one, such as
+    /// `kubectl port-forward`.
+    pub(super) fn previewed_revision(&self, headers: &HeaderMap) -> Option<String> {
+        if self.via != Via::Client || !self.peer.to_canonical().is_loopback() {
+            return None;
+        }
+        let named = headers.get(REVISION)?;
+        Some(String::from_utf8_lossy(named.as_bytes()).into_owned())
+    }
 }
 
 /// Way of a request to this node.
@@ -110,4 +123,32 @@ fn verified(plane: &DataPlaneState, parts: &Parts) -> Option<(Forwarded, String)
 /// Returns the host of a request in the form that is signed.
 pub(super) fn signed_host(authority: &str) -> String {
     authority.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_a_client_in_the_pod_names_a_revision() {
+        let headers = HeaderMap::from_iter([(REVISION, HeaderValue::from_static("shop-1"))]);
+        let seen = |peer: &str, via| {
+            let peer = peer.parse().unwrap();
+            let origin = Origin {
+                peer,
+                https: false,
+                via,
+            };
+            origin.previewed_revision(&headers)
+        };
+        for peer in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(seen(peer, Via::Client).as_deref(), Some("shop-1"), "{peer}");
+            assert_eq!(seen(peer, Via::Node { last: true }), None, "{peer}");
+        }
+        for peer in ["10.0.0.1", "::ffff:10.0.0.1", "fd00::1", "0.0.0.0"] {
+            assert_eq!(seen(peer, Via::Client), None, "{peer}");
+        }
+    }
 }

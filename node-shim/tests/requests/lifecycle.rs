@@ -10,6 +10,7 @@ use http_body_util::Full;
 use node_shim::counters::CounterTable;
 use node_shim::routing_table::RevisionSlot;
 use node_shim_core::failure_reason::FailureReason;
+use node_shim_core::request_labels::Population;
 use node_shim_core::table::{FunctionEntry, RevisionName, TrafficSplit};
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType};
@@ -17,7 +18,7 @@ use rustix::net::{AddressFamily, SocketType};
 use crate::guests;
 use crate::support::h2;
 use crate::support::node::{Node, Setup, eventually, served};
-use crate::support::wire::{Wire, get};
+use crate::support::wire::{Wire, get, once};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -143,6 +144,57 @@ fn traffic_is_split_by_weight_and_an_unloaded_candidate_falls_back() {
         .count();
     // a binomial variable of 200 and 1/2 is outside of this range with a probability below 1e-9
     assert!((56..=144).contains(&traps), "{traps}");
+}
+
+/// A port-forward reaches a candidate at weight 0, and what it asks is no evidence.
+#[test]
+fn a_client_in_the_pod_can_name_the_revision() {
+    let setup = Setup::default();
+    let counters = CounterTable::new();
+    let good = setup.revision("good", &guests::ANSWER, &counters);
+    let bad = setup.revision("bad", &guests::TRAP, &counters);
+    let node = setup.start_empty(counters);
+    let publish = |weight, candidate: RevisionSlot| {
+        let mut entry = served(&good, setup.routes.clone());
+        entry.entry = Arc::new(FunctionEntry {
+            split: split("good", "bad", weight),
+            ..(*entry.entry).clone()
+        });
+        entry.candidate = candidate;
+        node.publish(vec![entry]);
+    };
+    let ask = |revision: &str| {
+        let fields = format!("host: a\r\nselvage-revision: {revision}");
+        let reply = once(
+            node.address(),
+            format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n"),
+        );
+        let (status, error) = reply.status_and_error();
+        (status, error.to_owned())
+    };
+    publish(0, RevisionSlot::Ready(bad.clone()));
+    let expect = |revision: &str, status: u16, error: &str| {
+        assert_eq!(ask(revision), (status, error.to_owned()), "{revision}");
+    };
+    expect("bad", 500, "trap");
+    expect("good", 200, "");
+    expect("other", 404, "no_revision");
+    publish(10_000, RevisionSlot::Ready(bad));
+    expect("good", 200, "");
+    publish(0, RevisionSlot::Loading);
+    expect("bad", 503, "loading");
+    let counted = |population: Population| -> u64 {
+        let shown = node.plane.counters().all();
+        let snapshots = shown.iter().flat_map(|one| one.snapshot().populations);
+        let counted = snapshots.filter(|one| one.population == population);
+        counted
+            .flat_map(|one| one.requests)
+            .map(|one| one.count)
+            .sum()
+    };
+    let counted = [Population::Preview, Population::Live].map(counted);
+    assert_eq!(counted, [3, 0]);
+    node.is_quiet();
 }
 
 #[test]
