@@ -146,7 +146,7 @@ impl GuestControl {
         }
     }
 
-    /// Waits until the guest is polled again, so that whoever polls it decides when that is.
+    /// Waits until the guest is polled again. The task or thread that polls it decides when that is.
     pub(super) async fn give_way(self: Arc<Self>) {
         self.preempted.store(true, Ordering::Relaxed);
         tokio::task::yield_now().await;

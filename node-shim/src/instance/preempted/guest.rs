@@ -180,7 +180,7 @@ where
         let shared = Arc::new(PreemptedGuest {
             function: self.function.clone(),
             control: self.control.clone(),
-            // whoever polls a guest does so in the runtime of its event loop
+            // the thread that polls a guest has entered the runtime of its event loop
             runtime: Handle::current(),
             task: AtomicWaker::new(),
             woken: AtomicBool::new(false),
