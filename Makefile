@@ -16,10 +16,10 @@ release-build = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release 
 	--target $(1) -p operator -p node-shim -p kubectl-selvage -p e2e
 RELEASE := $(call release-build,$(HOST))
 CLUSTER := $(STATIC)/cluster
-# Cargo.toml of e2e keeps these out of plain `cargo test` (customizations needs Go, the others a cluster, root or the release
-# programs); always with the whole workspace selected, because another selection has other features and builds every
+# Cargo.toml of e2e keeps these out of plain `cargo test` (clients and customizations need Go, the others a cluster, root or the
+# release programs); always with the whole workspace selected, because another selection has other features and builds every
 # dependency once more
-ON_CLUSTERS := --test chart --test cluster --test customizations --test fresh --test h2spec --test live --test manifests --test rights
+ON_CLUSTERS := --test chart --test clients --test cluster --test customizations --test fresh --test live --test manifests --test rights
 CACHE  := $(or $(SELVAGE_CACHE),$(HOME)/.cache/selvage)
 SITE   := $(CACHE)/tools/site-$(shell cksum < docs/site/requirements.txt | cut -d ' ' -f 1)
 DENY_VERSION := 0.20.2

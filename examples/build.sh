@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the example components in Rust: build.sh [DIR [NAME...]]. They go into DIR (default target/examples): hello-v1.wasm …
-# hello-v4.wasm, cart.wasm, gather.wasm, and hello-bare.wasm, hello-still.wasm and hello-spin.wasm for measurements. NAME is one of them
+# hello-v4.wasm, cart.wasm, gather.wasm, grpc.wasm, and hello-bare.wasm, hello-still.wasm and hello-spin.wasm for measurements. NAME is one of them
 # without .wasm (default: all).
 # The target is wasm32-unknown-unknown, whose standard library needs nothing from its host, so the component imports
 # only what it uses. If rustup's target is not installed, Debian's rustc builds the standard library from source
@@ -9,7 +9,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../target/examples}
 [ $# -eq 0 ] || shift
-names=${*:-hello-v1 hello-v2 hello-v3 hello-v4 hello-bare hello-still hello-spin cart gather}
+names=${*:-hello-v1 hello-v2 hello-v3 hello-v4 hello-bare hello-still hello-spin cart gather grpc}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 export CARGO_TARGET_DIR="${SELVAGE_GUEST_TARGET:-$out/build}"

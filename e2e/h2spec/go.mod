@@ -1,4 +1,4 @@
-// h2spec, a conformance test of HTTP/2 by other authors. e2e/src/cluster/tools.rs builds it for e2e/tests/h2spec.rs.
+// h2spec, a conformance test of HTTP/2 by other authors. e2e/src/cluster/tools.rs builds it for e2e/tests/clients.
 module selvage.dev/e2e/h2spec
 
 go 1.26.0

@@ -1,5 +1,5 @@
 //! Programs of a cluster: Kubernetes and Prometheus are built from the Go modules in `e2e/cluster` and
-//! `e2e/prometheus`, Helm comes from npm, everything else from Debian.
+//! `e2e/prometheus`, clients for tests from further ones, Helm comes from npm, everything else from Debian.
 
 use super::{
     cache::{self, on_path, run},
@@ -218,7 +218,11 @@ fn prometheus_entry(program: &str) -> Result<String> {
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
 pub fn h2spec() -> Result<PathBuf> {
-    small_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")
+    small_program(
+        "h2spec",
+        "h2spec",
+        "github.com/summerwind/h2spec/cmd/h2spec",
+    )
 }
 
 /// Returns the path of kubeconform, which checks objects against schemas. The first call builds it, which takes seconds.
@@ -226,16 +230,32 @@ pub fn h2spec() -> Result<PathBuf> {
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
 pub fn kubeconform() -> Result<PathBuf> {
-    small_program(
-        "kubeconform",
-        "github.com/yannh/kubeconform/cmd/kubeconform",
-    )
+    let package = "github.com/yannh/kubeconform/cmd/kubeconform";
+    small_program("kubeconform", "kubeconform", package)
 }
 
-/// Returns the path of a program whose module in `e2e` has its name.
-fn small_program(name: &'static str, package: &'static str) -> Result<PathBuf> {
-    let source = module(name);
-    let key = cache::content_key(&source).with_context(|| format!("read e2e/{name}"))?;
+/// Returns the path of grpcurl, a client of gRPC for the command line. The first call builds it, which takes one to two minutes.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn grpcurl() -> Result<PathBuf> {
+    let package = "github.com/fullstorydev/grpcurl/cmd/grpcurl";
+    small_program("grpc", "grpcurl", package)
+}
+
+/// Returns the path of ghz, a load generator for gRPC. The first call builds it, which takes about a minute.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn ghz() -> Result<PathBuf> {
+    small_program("grpc", "ghz", "github.com/bojand/ghz/cmd/ghz")
+}
+
+/// Returns the path of a program, which is a package that the module in `folder` pins.
+fn small_program(folder: &str, name: &'static str, package: &'static str) -> Result<PathBuf> {
+    let source = module(folder);
+    let key =
+        cache::content_key(&source).with_context(|| format!("read the Go module of {name}"))?;
     let dir = cache::entry(&format!("{name}-{key}"), |dir| {
         let program = Program {
             step: name,

@@ -111,7 +111,7 @@ fn every_rust_file_is_compiled() {
         reach(&path, true, &mut reached);
     }
     // workspaces of their own, built for wasm
-    for example in ["cart", "gather", "hello"] {
+    for example in ["cart", "gather", "grpc", "hello"] {
         reach(
             &format!("examples/{example}/src/lib.rs"),
             true,
