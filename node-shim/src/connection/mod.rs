@@ -27,7 +27,8 @@ pub(crate) use stream::{StreamExecutor, StreamReset};
 /// Timeouts and limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Maximum time without a request. Default: 60 s.
+    /// Maximum time without a request. Default: 75 s, more than the 60 s after which load balancers close a connection that they do not
+    /// need, so that they never send a request on one that is being closed.
     pub idle: Duration,
     /// Maximum time from the first byte of a request head to its last. Default: 10 s.
     pub head_read: Duration,
@@ -49,7 +50,7 @@ pub struct ConnectionLimits {
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(75),
             head_read: Duration::from_secs(10),
             write_stall: Duration::from_secs(15),
             max_requests: 10_000,
@@ -71,6 +72,8 @@ pub(crate) struct Connection {
     active: AtomicU32,
     /// Number of requests started so far.
     requests_started: AtomicU32,
+    /// Whether the connection, which is one of HTTP/1, ends with its next response.
+    retired: AtomicBool,
     /// End of the last request in milliseconds after `opened`.
     ended: AtomicU64,
     opened: Instant,
@@ -113,6 +116,7 @@ impl Connection {
             tls,
             active: AtomicU32::new(0),
             requests_started: AtomicU32::new(0),
+            retired: AtomicBool::new(false),
             ended: AtomicU64::new(0),
             opened: Instant::now(),
             reset: Arc::default(),
@@ -132,6 +136,15 @@ impl Connection {
     /// Returns whether a request for `host` may use the connection, with the hosts of functions in `table`.
     pub(crate) fn allows_host(&self, table: &RoutingTable, host: &Host) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.allows(table, host))
+    }
+
+    /// Lets the connection end with its next response.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     pub(crate) fn begin_request(self: &Arc<Self>) -> RequestGuard {

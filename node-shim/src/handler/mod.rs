@@ -127,6 +127,7 @@ pub(crate) async fn handle(
         }
     };
     let last = plane.phase() != DataPlanePhase::Serving
+        || conn.is_retired()
         || conn.requests_started() >= plane.options.connections.max_requests;
     if last && version < Version::HTTP_2 {
         shim_response::close(&mut answer);

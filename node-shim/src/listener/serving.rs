@@ -201,8 +201,8 @@ where
     }
 }
 
-/// Polls a connection until hyper ends it and starts its graceful shutdown when it is idle, old or used up or
-/// the data plane drains. Returns `None` when the connection is cut instead.
+/// Polls a connection until hyper ends it and starts its graceful shutdown when the data plane drains, and that of HTTP/2 also when
+/// it is idle, old or used up. One of HTTP/1 ends with its next response when it is old. Returns `None` when the connection is cut instead.
 async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
     plane: &DataPlaneState,
     conn: &Connection,
@@ -224,7 +224,7 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
         Protocol::Http2 => DataPlanePhase::Announcing,
     };
     let mut check = opened + limits.idle;
-    let mut leaving = false;
+    let (mut retired, mut leaving) = (false, false);
     loop {
         let served = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
@@ -239,7 +239,7 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
             // hyper does not read while a guest runs, so it does not notice
             () = &mut reset => return None,
             () = wait_for_phase(&mut shutdown, shutdown_phase), if !leaving => {}
-            () = sleep_until(old.min(check)), if !leaving => {
+            () = sleep_until(old.min(check)), if !leaving && !retired => {
                 let idle = conn.idle_since();
                 let used_up = conn.requests_started() >= limits.max_requests;
                 let idle_end = idle.map(|since| since + limits.idle);
@@ -247,6 +247,12 @@ async fn serve_until_closed<C: Graceful<Output = hyper::Result<()>>>(
                 if Instant::now() < old && !used_up && !idle_over {
                     let next = Instant::now() + limits.idle.min(Duration::from_secs(15));
                     check = idle_end.filter(|end| *end > Instant::now()).unwrap_or(next).min(next);
+                    continue;
+                }
+                if proto == Protocol::Http1 {
+                    // closing it while it is idle would lose a request that is on its way
+                    conn.retire();
+                    retired = true;
                     continue;
                 }
             }

@@ -1,6 +1,7 @@
 //! Tests of the limits on the number of connections.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpSocket;
 
@@ -41,6 +42,27 @@ fn hh_5_connections_above_the_limit_wait() {
         assert_eq!(wire.read().unwrap().status, 200);
     }
     eventually("all places are back", || node.plane.open_connections() == 0);
+}
+
+/// A client may send a request at any time, so an old connection is closed only after a response that has announced it.
+#[test]
+fn an_old_connection_of_http_1_ends_with_a_response() {
+    let mut setup = Setup::default();
+    setup.options.connections.max_age = Duration::from_millis(200);
+    let node = setup.start(&guests::ANSWER);
+    let mut wire = Wire::connect(node.address());
+    let is_last = |wire: &mut Wire| {
+        let reply = wire.send(PROBE).read().unwrap();
+        assert_eq!(reply.status, 200);
+        reply.header("connection") == Some("close")
+    };
+    // on a machine that is slow enough, the first response is the last one
+    if !is_last(&mut wire) {
+        let idle = Duration::from_millis(500);
+        assert!(wire.is_quiet_for(idle), "it was closed while it was idle");
+        assert!(is_last(&mut wire));
+    }
+    assert!(wire.is_closed());
 }
 
 /// Connects from 127.0.0.2, another peer address.

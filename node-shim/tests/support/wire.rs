@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::node::PATIENCE;
 
@@ -65,7 +66,7 @@ impl Wire {
 
     /// Closes the connection by a reset.
     pub(crate) fn reset(self) {
-        let at_once = Some(std::time::Duration::ZERO);
+        let at_once = Some(Duration::ZERO);
         rustix::net::sockopt::set_socket_linger(&self.stream, at_once).unwrap();
     }
 
@@ -206,6 +207,15 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Returns whether the node sends nothing and does not close the connection for this time.
+    pub(crate) fn is_quiet_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        peeked
+            .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
     /// Returns whether the connection is closed after the data read so far.
