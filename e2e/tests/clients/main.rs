@@ -1,5 +1,5 @@
 //! `node-shim serve` and `node-shim dev` as users run them, with clients that others wrote: the test suite h2spec, curl, grpcurl and
-//! ghz.
+//! ghz, and Chromium.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod browser;
 mod curl;
 mod dev;
 mod grpc;
