@@ -9,6 +9,7 @@ use std::{
 };
 
 use e2e::selvage;
+use rcgen::PublicKeyData;
 
 /// A running `node-shim serve`.
 pub(crate) struct Server {
@@ -17,6 +18,8 @@ pub(crate) struct Server {
     pub(crate) plain: SocketAddr,
     /// Address of the port with TLS.
     pub(crate) tls: SocketAddr,
+    /// Public key of the certificate, as DER.
+    pub(crate) public_key: Vec<u8>,
 }
 
 impl Server {
@@ -57,7 +60,13 @@ impl Server {
         );
         // a full pipe would stop the server, and a closed one would be an error
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, plain, tls }
+        let public_key = identity.signing_key.subject_public_key_info();
+        Self {
+            child,
+            plain,
+            tls,
+            public_key,
+        }
     }
 }
 

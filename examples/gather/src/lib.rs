@@ -2,6 +2,8 @@
 //!
 //! * `GET /` responds with one line for each server, in the order in which they answer. The variable `UPSTREAMS` has their
 //!   hosts, with ports if needed, separated by spaces; `spec.egress.allow` has to allow them.
+//! * `GET /events` asks them again and again, a second after they have answered, and sends each line as a server-sent event until the
+//!   client disconnects or the time limit of the function ends the response.
 //! * `POST /capitals` sends the body of the request back in capital letters, while it arrives.
 //!
 //! The function uses WASI 0.3: its handler is asynchronous, so it waits for all servers at once, and it returns the response
@@ -9,7 +11,7 @@
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use wasip3::cli::environment::get_environment;
-use wasip3::clocks::monotonic_clock::now;
+use wasip3::clocks::monotonic_clock::{now, wait_for};
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
 use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
@@ -19,6 +21,8 @@ use wasip3::{wit_future, wit_stream};
 
 /// Number of bytes that are read at once.
 const PIECE: usize = 16 << 10;
+/// Time between two rounds of events, in nanoseconds.
+const PAUSE: u64 = 1_000_000_000;
 
 struct Gather;
 
@@ -28,19 +32,28 @@ impl Guest for Gather {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let path = request.get_path_with_query().unwrap_or_default();
         let (body, contents) = wit_stream::new();
-        // both tasks continue after the response is returned
+        let mut kind = "text/plain";
+        // the tasks continue after the response is returned
         let _task = match (request.get_method(), path.as_str()) {
             (Method::Get, "/") => spawn_local(answers(hosts(), body)),
+            (Method::Get, "/events") => {
+                kind = "text/event-stream";
+                spawn_local(events(hosts(), body))
+            }
             (Method::Post, "/capitals") => spawn_local(capitals(request, body)),
-            _ => return respond(404, None),
+            _ => return respond(404, kind, None),
         };
-        respond(200, Some(contents))
+        respond(200, kind, Some(contents))
     }
 }
 
 /// Returns a response whose body follows.
-fn respond(status: u16, contents: Option<StreamReader<u8>>) -> Result<Response, ErrorCode> {
-    let fields = [("content-type".to_owned(), b"text/plain".to_vec())];
+fn respond(
+    status: u16,
+    kind: &str,
+    contents: Option<StreamReader<u8>>,
+) -> Result<Response, ErrorCode> {
+    let fields = [("content-type".to_owned(), kind.into())];
     let headers = Fields::from_list(&fields).map_err(|_| ErrorCode::InternalError(None))?;
     // the value without a writer: there are no trailers
     let (_, trailers) = wit_future::new(|| Ok(None));
@@ -57,15 +70,30 @@ fn hosts() -> Vec<String> {
     hosts.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Writes one line for each host, as soon as it has answered.
 async fn answers(hosts: Vec<String>, mut body: StreamWriter<u8>) {
+    round(&hosts, &mut body, |line| line).await;
+}
+
+async fn events(hosts: Vec<String>, mut body: StreamWriter<u8>) {
+    while round(&hosts, &mut body, |line| format!("data: {line}\n")).await {
+        wait_for(PAUSE).await;
+    }
+}
+
+/// Writes one line for each host, as soon as it has answered. Returns whether the client reads further.
+async fn round(
+    hosts: &[String],
+    body: &mut StreamWriter<u8>,
+    format: impl Fn(String) -> String,
+) -> bool {
     let mut waiting: FuturesUnordered<_> = hosts.iter().map(|host| line(host)).collect();
     while let Some(line) = waiting.next().await {
         // what remains was not read: the client has disconnected
-        if !body.write_all(line.into_bytes()).await.is_empty() {
-            return;
+        if !body.write_all(format(line).into_bytes()).await.is_empty() {
+            return false;
         }
     }
+    true
 }
 
 async fn line(host: &str) -> String {
