@@ -230,12 +230,16 @@ performance: dist languages $(WASMTIME) ## node-shim against wasmtime serve; wri
 	  --page docs/performance.md --picture docs/images/performance.svg
 
 .PHONY: bench
-bench: performance ## Performance, Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, identical revisions, idle functions, neighbours, growth of the leader
+bench: performance ## Performance, Monte-Carlo of the sequential test, serve against a bare hyper server and with several threads, first responses, compilation, identical revisions, idle functions, neighbours, growth of the leader
 	$(RELEASE) -p bench --bin bench
 	$(STATIC)/bench monte-carlo
 	$(STATIC)/bench serve --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench threads --node-shim $(DIST)/node-shim --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
 	$(STATIC)/bench first --guest $(DIST)/examples/hello-bare.wasm --guest $(DIST)/examples/hello-still.wasm
+	$(STATIC)/bench compile --node-shim $(DIST)/node-shim \
+	  --toolchain Rust=$(DIST)/examples/hello-v1.wasm,$(DIST)/examples/cart.wasm,$(DIST)/examples/hello-v2.wasm \
+	  --toolchain JavaScript=$(DIST)/examples/javascript.wasm,$(DIST)/examples/hono.wasm \
+	  --toolchain Python=$(DIST)/examples/python.wasm
 	$(STATIC)/bench identical --guest $(DIST)/examples/hello-bare.wasm
 	$(STATIC)/bench idle --guest $(DIST)/examples/hello-bare.wasm
 	$(STATIC)/bench neighbours --guest $(DIST)/examples/hello-bare.wasm --spinning $(DIST)/examples/hello-spin.wasm

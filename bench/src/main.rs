@@ -1,5 +1,7 @@
 //! Measurements that take too long for the tests. Performance is measured as the ratio of two programs in one run.
 
+mod compile;
+mod cpu_time;
 mod data_plane;
 mod first;
 mod host;
@@ -41,6 +43,8 @@ enum Command {
     Threads(serve::threads::Args),
     /// Compare the first response from the native cache with loading, instantiating and calling in bare wasmtime
     First(first::Args),
+    /// Measure how long a node compiles a first, a second and a changed component, with and without functions compiled before
+    Compile(compile::Args),
     /// Compare the latencies of two revisions with the same code at small weights
     Identical(identical::Args),
     /// Measure the memory of functions without requests, and what they cost a request to another one
@@ -102,6 +106,9 @@ fn main() -> Result<()> {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::First(args) => first::run(&args, &mut |line| {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }),
+        Command::Compile(args) => compile::run(&args, &mut |line| {
             let _ = writeln!(std::io::stdout(), "{line}");
         }),
         Command::Identical(args) => identical::run(&args, &mut |line| {

@@ -21,7 +21,7 @@ use crate::data_plane::{DataPlaneOptions, parse_network};
 use crate::dev::{self, DevArgs};
 use crate::disk::StateDir;
 use crate::egress::EgressOptions;
-use crate::engine::EngineOptions;
+use crate::engine::{BacktraceDetail, EngineOptions};
 use crate::node_api::Settings;
 use crate::report_args::ReportArgs;
 use crate::serve::{self, ServeArgs};
@@ -55,6 +55,9 @@ enum Role {
         /// Check the bounds of memory by comparisons instead of guard pages
         #[arg(long)]
         explicit_bounds_checks: bool,
+        /// Keep the debug information of the component, from which backtraces get files and lines
+        #[arg(long)]
+        backtraces_with_lines: bool,
     },
     /// Create the state directory and change its owner; for an init container that runs as root
     PrepareState(PrepareArgs),
@@ -188,12 +191,17 @@ impl Cli {
             // the compiler process limits its resources before it does anything else
             Role::Compile {
                 explicit_bounds_checks,
+                backtraces_with_lines,
             } => {
                 let checks = match explicit_bounds_checks {
                     true => BoundsChecks::Explicit,
                     false => BoundsChecks::GuardPages,
                 };
-                return crate::compile::child::run(checks);
+                let backtraces = match backtraces_with_lines {
+                    true => BacktraceDetail::Lines,
+                    false => BacktraceDetail::Names,
+                };
+                return crate::compile::child::run(checks, backtraces);
             }
             Role::Run(args) => run(*args),
             Role::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
@@ -421,6 +429,15 @@ mod tests {
         assert_eq!(floor.cluster_domain, "cluster.example");
         let denied: Vec<_> = floor.denied.iter().map(ToString::to_string).collect();
         assert_eq!(denied, ["10.2.0.0/16", "10.1.0.7/32", "10.96.0.1/32"]);
+    }
+
+    #[test]
+    fn nodes_do_not_parse_the_debug_information_of_functions() {
+        let arguments = ["node-shim", "run", "--node-name=n"];
+        let Role::Run(args) = Cli::try_parse_from(arguments).unwrap().role else {
+            panic!("another role")
+        };
+        assert_eq!(options(*args).engine.backtraces, BacktraceDetail::Names);
     }
 
     #[test]

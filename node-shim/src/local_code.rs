@@ -113,7 +113,8 @@ impl LocalCode {
         let failed = |error: io::Error| Failure::new(LoadFailure::Load, error);
         let compiler = CompilerPool::new(PathBuf::from(THIS_PROGRAM))
             .with_timeout(COMPILE_TIMEOUT)
-            .with_checks(checks);
+            .with_checks(checks)
+            .with_backtraces(self.compiler.engine.backtraces());
         let draft = Draft::in_memory(&Arc::new(DiskHealth::default())).map_err(failed)?;
         let mut component = self.component.try_clone().map_err(failed)?;
         component.rewind().map_err(failed)?;

@@ -197,7 +197,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 /// Starts a data plane with the component.
 async fn start(args: &ServeArgs) -> anyhow::Result<DataPlane> {
     let component = open(&args.file)?;
-    let engine = Engine::new(&EngineOptions::default())?;
+    let engine = Engine::new(&EngineOptions::of_developer())?;
     let refused = || format!("cannot serve {}", args.file.display());
     let functions = user_cache::open(&engine).unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "node-shim: {error:#}");

@@ -1,6 +1,7 @@
 //! The measured servers: child processes pinned to one core, and their CPU time.
 
 use super::load::LOAD_CORE;
+use crate::cpu_time;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,7 +9,6 @@ use hyper::{Response, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
-    fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::Path,
@@ -114,20 +114,7 @@ impl Server {
 
     /// Returns the user and system time of all threads so far.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after_name = stat.rsplit_once(')').context("stat")?.1;
-        let mut fields = after_name.split_whitespace().skip(11);
-        let mut ticks = || {
-            fields
-                .next()
-                .and_then(|t| t.parse::<u64>().ok())
-                .context("stat")
-        };
-        let (user, system) = (ticks()?, ticks()?);
-        let per_second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_secs_f64(
-            (user + system) as f64 / per_second as f64,
-        ))
+        cpu_time::of(self.child.id())
     }
 }
 

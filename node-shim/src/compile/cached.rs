@@ -16,7 +16,7 @@ impl CompilerPool {
     ///
     /// # Errors
     /// Returns the errors of [`run`](Self::run).
-    pub(crate) async fn run_cached(
+    pub async fn run_cached(
         &self,
         component: File,
         draft: Draft,

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use super::{
     EXIT_OUTPUT_FULL, EXIT_REJECTED, ErrorReport, RejectReason, imports, input, inspect, sandbox,
 };
-use crate::engine::{Compiler, memory_limit};
+use crate::engine::{BacktraceDetail, Compiler, memory_limit};
 use crate::function_cache::FunctionStore;
 
 const MAX_COMPONENT: u64 = 50 << 20;
@@ -41,8 +41,8 @@ struct ConfinedCompiler {
 /// Compiles the component of stdin to stdout. Exits with `EXIT_REJECTED` and an `ErrorReport` on stderr when the input
 /// is rejected, and with `EXIT_OUTPUT_FULL` when stdout cannot be written.
 #[must_use]
-pub fn run(checks: BoundsChecks) -> ExitCode {
-    match ConfinedCompiler::prepare(checks).and_then(ConfinedCompiler::compile) {
+pub fn run(checks: BoundsChecks, backtraces: BacktraceDetail) -> ExitCode {
+    match ConfinedCompiler::prepare(checks, backtraces).and_then(ConfinedCompiler::compile) {
         Ok(code) => match write(&code) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_OUTPUT_FULL),
@@ -85,17 +85,13 @@ fn limit_resources() -> io::Result<()> {
 
 impl ConfinedCompiler {
     /// Takes what compilation needs, and gives up access to everything else. Nothing of a tenant has been read then.
-    fn prepare(checks: BoundsChecks) -> Result<Self, ErrorReport> {
+    fn prepare(checks: BoundsChecks, backtraces: BacktraceDetail) -> Result<Self, ErrorReport> {
         limit_resources().map_err(unavailable)?;
         let files = input::receive().map_err(unavailable)?;
         let functions = files
             .functions
             .map(|(pack, added)| Arc::new(FunctionStore::new(pack, added)));
-        let compiler = match &functions {
-            Some(functions) => Compiler::reusing(Arc::clone(functions)),
-            None => Compiler::new(),
-        };
-        let compiler = compiler.map_err(unavailable)?;
+        let compiler = Compiler::with(backtraces, functions.as_ref()).map_err(unavailable)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         sandbox::deny_files().map_err(unavailable)?;
         // started here, because the filter forbids new threads

@@ -29,6 +29,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use crate::disk::Draft;
+use crate::engine::BacktraceDetail;
 use crate::function_cache::FunctionExchange;
 
 /// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
@@ -101,6 +102,7 @@ pub struct CompilerPool {
     permits: Arc<Semaphore>,
     timeout: Duration,
     checks: BoundsChecks,
+    backtraces: BacktraceDetail,
 }
 
 impl CompilerPool {
@@ -114,6 +116,7 @@ impl CompilerPool {
             permits: Arc::new(Semaphore::new(cores)),
             timeout: COMPILE_TIMEOUT,
             checks: BoundsChecks::default(),
+            backtraces: BacktraceDetail::default(),
         }
     }
 
@@ -121,6 +124,12 @@ impl CompilerPool {
     #[must_use]
     pub(crate) fn with_checks(self, checks: BoundsChecks) -> Self {
         Self { checks, ..self }
+    }
+
+    /// Returns the same pool for code of an engine with other backtraces.
+    #[must_use]
+    pub(crate) fn with_backtraces(self, backtraces: BacktraceDetail) -> Self {
+        Self { backtraces, ..self }
     }
 
     /// Replaces the time limit of a compilation. Default: 60 s.
@@ -167,9 +176,11 @@ impl CompilerPool {
             .await
             .map_err(|error| Failure::new(LoadFailure::CompilerUnavailable, error))?;
         let explicit = self.checks == BoundsChecks::Explicit;
+        let lines = self.backtraces == BacktraceDetail::Lines;
         let mut child = Command::new(&self.program)
             .arg("compile")
             .args(explicit.then_some("--explicit-bounds-checks"))
+            .args(lines.then_some("--backtraces-with-lines"))
             .env_clear()
             .stdin(stdin)
             .stdout(Stdio::from(draft.handle().map_err(broken)?))

@@ -77,7 +77,7 @@ impl Session {
             ..Sources::default()
         };
         sources.build(args, &plan, &console).await?;
-        let engine = Engine::new(&EngineOptions::default())?;
+        let engine = Engine::new(&EngineOptions::of_developer())?;
         let functions = user_cache::open(&engine).unwrap_or_else(|error| {
             console.note(format!("{error:#}"));
             None

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use node_api::world::World;
 
 use super::EngineError;
-use super::settings::{EngineKind, base_config};
+use super::settings::{BacktraceDetail, EngineKind, base_config};
 use crate::component_world::world_to_compile;
 use crate::function_cache::FunctionStore;
 
@@ -18,27 +18,28 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// Creates a compiler with the code generation settings of [`Engine`](super::Engine) and without a pool.
+    /// Creates a compiler with the code generation settings of an [`Engine`](super::Engine) with default options, and without
+    /// a pool.
     ///
     /// # Errors
     /// Returns an error when wasmtime rejects the configuration.
     pub fn new() -> Result<Self, EngineError> {
-        Self::with(None)
+        Self::with(BacktraceDetail::default(), None)
     }
 
-    /// Creates a compiler that takes functions from a store and adds those that it compiles.
+    /// Creates a compiler for engines with these backtraces. If it has a store, it takes functions from it and adds those that
+    /// it compiles.
     ///
     /// # Errors
     /// Returns an error when wasmtime rejects the configuration.
-    pub(crate) fn reusing(functions: Arc<FunctionStore>) -> Result<Self, EngineError> {
-        Self::with(Some(functions))
-    }
-
-    fn with(functions: Option<Arc<FunctionStore>>) -> Result<Self, EngineError> {
+    pub(crate) fn with(
+        backtraces: BacktraceDetail,
+        functions: Option<&Arc<FunctionStore>>,
+    ) -> Result<Self, EngineError> {
         let engine = |kind| {
-            let mut config = base_config(kind);
-            if let Some(functions) = &functions {
-                let reused = config.enable_incremental_compilation(functions.clone());
+            let mut config = base_config(kind, backtraces);
+            if let Some(functions) = functions {
+                let reused = config.enable_incremental_compilation(Arc::clone(functions) as _);
                 reused.map_err(EngineError::Settings)?;
             }
             wasmtime::Engine::new(&config).map_err(EngineError::Settings)

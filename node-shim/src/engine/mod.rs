@@ -37,8 +37,8 @@ use settings::EngineKind;
 use world_engine::WorldEngine;
 
 pub use compiler::Compiler;
-pub use settings::EngineOptions;
 pub(crate) use settings::memory_limit;
+pub use settings::{BacktraceDetail, EngineOptions};
 
 /// Duration of one epoch.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -118,7 +118,7 @@ impl Engine {
         let proxy = WorldEngine::new(options, EngineKind::of(World::Proxy))?;
         // without a pool: only their settings matter here
         let unpooled = |kind| {
-            let engine = wasmtime::Engine::new(&settings::base_config(kind));
+            let engine = wasmtime::Engine::new(&settings::base_config(kind, options.backtraces));
             engine.map_err(EngineError::Settings)
         };
         let service = unpooled(EngineKind::of(World::Service))?;
@@ -161,7 +161,7 @@ impl Engine {
         let mut kinds = [World::Service, World::Proxy]
             .map(EngineKind::of)
             .into_iter();
-        let Some(kind) = kinds.find(|kind| loads_without_pool(path, *kind)) else {
+        let Some(kind) = kinds.find(|kind| self.loads_without_pool(path, *kind)) else {
             return Err(LoadError::Incompatible(unmapped));
         };
         // of the world `Proxy`, retried, so that a short lack of memory or descriptors is not mistaken for a limit
@@ -247,6 +247,13 @@ impl Engine {
         Ok(engine.get_or_init(|| created))
     }
 
+    /// Returns whether an engine of this kind without a pool accepts the code. If so, the code is valid, and a pool that rejects
+    /// it does so because of a limit.
+    fn loads_without_pool(&self, path: &Path, kind: EngineKind) -> bool {
+        wasmtime::Engine::new(&settings::base_config(kind, self.backtraces()))
+            .is_ok_and(|engine| native::map(&engine, path).is_ok())
+    }
+
     fn link(&self, component: &Component, kind: EngineKind) -> Result<LinkedComponent, LoadError> {
         let engine = self.of(kind)?;
         let missing = linker::missing(&engine.engine, component);
@@ -282,6 +289,11 @@ impl Engine {
     /// Returns the memory in bytes that all guests together may use.
     pub(crate) fn guest_memory(&self) -> u64 {
         self.inner.options.guest_memory()
+    }
+
+    /// Returns what backtraces have of each function. The compiler must keep what they need.
+    pub(crate) fn backtraces(&self) -> BacktraceDetail {
+        self.inner.options.backtraces
     }
 
     /// Returns whether the kernel reports which pages of a slot were touched, so that only these are reset.
@@ -353,13 +365,6 @@ fn is_resource_exhaustion(error: &wasmtime::Error) -> bool {
         .any(resource_exhaustion::is_resource_exhaustion)
 }
 
-/// Returns whether an engine of this kind without a pool accepts the code. If so, the code is valid, and a pool that rejects
-/// it does so because of a limit.
-fn loads_without_pool(path: &Path, kind: EngineKind) -> bool {
-    wasmtime::Engine::new(&settings::base_config(kind))
-        .is_ok_and(|engine| native::map(&engine, path).is_ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,6 +376,22 @@ mod tests {
             engine.compatibility(),
             Compiler::new().unwrap().compatibility()
         );
+    }
+
+    /// Caches are kept apart by this hash, so an engine that shows lines never gets code that was compiled without them.
+    #[test]
+    fn code_with_lines_is_compatible_with_engines_that_show_lines_only() {
+        let [names, lines] = [BacktraceDetail::Names, BacktraceDetail::Lines].map(|backtraces| {
+            let options = EngineOptions {
+                backtraces,
+                ..EngineOptions::small()
+            };
+            let engine = Engine::new(&options).unwrap().compatibility();
+            let compiler = Compiler::with(backtraces, None).unwrap();
+            assert_eq!(engine, compiler.compatibility(), "{backtraces:?}");
+            engine
+        });
+        assert_ne!(names, lines);
     }
 
     #[test]

@@ -24,6 +24,18 @@ const CORE_INSTANCES: u32 = 64;
 const TABLES_PER_SLOT: u32 = 8;
 const MEMORIES_PER_SLOT: u32 = 2;
 
+/// What a backtrace has of each function that was running when a guest failed. Native code that was compiled for one of them
+/// runs in no engine with another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BacktraceDetail {
+    /// The name of the function.
+    #[default]
+    Names,
+    /// The name, and file and line from the debug information (DWARF) of the component. It is parsed in the process that runs
+    /// the guest, on the thread that runs it, so its author must be trusted.
+    Lines,
+}
+
 /// Options of the engine that depend on the machine and on policy.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -37,6 +49,8 @@ pub struct EngineOptions {
     /// Whether memory stays mapped in a slot between two guests, provided that the kernel can report
     /// which pages were touched. Default: true.
     pub keep_resident: bool,
+    /// What backtraces have of each function. Default: its name.
+    pub backtraces: BacktraceDetail,
 }
 
 impl Default for EngineOptions {
@@ -46,6 +60,7 @@ impl Default for EngineOptions {
             max_memory: 4 << 30,
             max_slots: 1_000,
             keep_resident: true,
+            backtraces: BacktraceDetail::default(),
         }
     }
 }
@@ -57,6 +72,14 @@ impl EngineOptions {
         self.memory_limit / 8 * 5
     }
 
+    /// Returns options for a machine on which a developer runs components of their own.
+    pub(crate) fn of_developer() -> Self {
+        Self {
+            backtraces: BacktraceDetail::Lines,
+            ..Self::default()
+        }
+    }
+
     /// Returns options for a small pool, for tests.
     pub fn small() -> Self {
         Self {
@@ -64,6 +87,7 @@ impl EngineOptions {
             max_memory: 1 << 30,
             max_slots: 32,
             keep_resident: true,
+            backtraces: BacktraceDetail::default(),
         }
     }
 }
@@ -94,7 +118,7 @@ impl EngineKind {
 }
 
 /// Returns the settings that decide which components are valid and what their native code looks like.
-pub(super) fn base_config(kind: EngineKind) -> Config {
+pub(super) fn base_config(kind: EngineKind, backtraces: BacktraceDetail) -> Config {
     let mut config = Config::new();
     // some of these are on by default, and most security advisories of wasmtime concern them
     config
@@ -122,6 +146,10 @@ pub(super) fn base_config(kind: EngineKind) -> Config {
         // pages that a memory has grown by stay open for later guests, so growth needs no system call
         config.signals_based_traps(false).memory_guard_size(0);
     }
+    let details = match backtraces {
+        BacktraceDetail::Names => WasmBacktraceDetails::Disable,
+        BacktraceDetail::Lines => WasmBacktraceDetails::Enable,
+    };
     config
         .strategy(Strategy::Cranelift)
         // so that a component computes the same result on every node
@@ -131,7 +159,7 @@ pub(super) fn base_config(kind: EngineKind) -> Config {
         .async_stack_size(2 << 20)
         // no stack content of another tenant
         .async_stack_zeroing(true)
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_details(details)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16));
     config
 }
@@ -165,7 +193,7 @@ pub(super) fn pooled_engine(
         .min(u32::try_from(quarter).unwrap_or(u32::MAX))
         .max(8);
     loop {
-        let mut config = base_config(kind);
+        let mut config = base_config(kind, options.backtraces);
         let pool = pool(options, slots, pagemap_scan, kind);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {

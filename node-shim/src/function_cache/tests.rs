@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use super::*;
-use crate::engine::Compiler;
+use crate::engine::{BacktraceDetail, Compiler};
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -55,7 +55,7 @@ fn fill(exchange: &mut FunctionExchange, wasm: &[u8]) -> Vec<u8> {
     let (pack, added) = exchange.files();
     let (pack, added) = (pack.try_clone().unwrap(), added.try_clone().unwrap());
     let store = Arc::new(FunctionStore::new(pack, added));
-    let compiler = Compiler::reusing(Arc::clone(&store)).unwrap();
+    let compiler = Compiler::with(BacktraceDetail::Names, Some(&store)).unwrap();
     let code = compiler.precompile(wasm).unwrap();
     exchange.set_counts(&serde_json::to_vec(&store.finish()).unwrap());
     code

@@ -1,9 +1,9 @@
 //! Text of a failure: why the guest ended, and the names of the functions that it was running.
 //!
 //! The names come from the name section of the component and are as long as its author likes, so the text is bounded while
-//! it is written. Names of Rust functions are demangled. File names and line numbers are not shown: wasmtime would read the
-//! debug information again for each frame of each trap, on the thread that runs all guests. The offset of each frame leads
-//! to them, as `docs/functions.md` describes.
+//! it is written. Names of Rust functions are demangled. Files and lines are shown by `serve` and `dev` only
+//! ([`BacktraceDetail`](crate::engine::BacktraceDetail)): wasmtime reads the debug information again for each frame of each
+//! trap, on the thread that runs all guests. The offset of each frame leads to them on nodes, as `docs/functions.md` describes.
 
 use std::fmt::{self, Write as _};
 use std::io;

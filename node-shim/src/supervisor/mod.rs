@@ -416,7 +416,7 @@ fn pipeline(shared: &Shared, dir: &StateDir, operator: BlobClient) -> anyhow::Re
         functions: Arc::clone(&shared.functions),
         puller: Puller::new(insecure, blobs.clone(), Arc::new(operator)).context("puller")?,
         blobs,
-        compiler: CompilerPool::new(options.program.clone()),
+        compiler: CompilerPool::new(options.program.clone()).with_backtraces(engine.backtraces()),
         engine: engine.clone(),
         code_cache: Arc::clone(&shared.code_cache),
         attempts: Arc::new(CompileAttempts::open(dir, health())),

@@ -10,6 +10,7 @@
 )]
 
 mod access_log;
+mod backtraces;
 mod client_variety;
 mod config;
 mod connection_limits;

@@ -15,7 +15,17 @@ pub(crate) fn start(wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
     start_as(node_shim(), wasm, flags)
 }
 
-pub(crate) fn start_as(mut command: Command, wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
+pub(crate) fn start_as(command: Command, wasm: &[u8], flags: &[&str]) -> (Child, SocketAddr) {
+    start_logging(command, Stdio::null(), wasm, flags)
+}
+
+/// Starts the program, whose standard output has the log of the guest.
+pub(crate) fn start_logging(
+    mut command: Command,
+    log: Stdio,
+    wasm: &[u8],
+    flags: &[&str],
+) -> (Child, SocketAddr) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(wasm).unwrap();
     let mut child = command
@@ -23,7 +33,7 @@ pub(crate) fn start_as(mut command: Command, wasm: &[u8], flags: &[&str]) -> (Ch
         .args(flags)
         .arg(file.path())
         .stderr(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(log)
         .spawn()
         .unwrap();
     let mut line = String::new();

@@ -1,9 +1,10 @@
 //! Builds components from WebAssembly text, so that tests need no tools and no binaries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use wat::GenerateDwarf;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
@@ -136,8 +137,12 @@ pub(crate) fn from_module(wat: &str) -> Vec<u8> {
 }
 
 /// Wraps a core module into a component of another world.
-pub(crate) fn wrapped(wat: &str, (resolve, world): &(Resolve, WorldId)) -> Vec<u8> {
-    let mut module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+pub(crate) fn wrapped(wat: &str, world: &(Resolve, WorldId)) -> Vec<u8> {
+    let module = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+    encoded(module, world)
+}
+
+fn encoded(mut module: Vec<u8>, (resolve, world): &(Resolve, WorldId)) -> Vec<u8> {
     embed_component_metadata(&mut module, resolve, *world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default()
         .validate(true)
@@ -164,12 +169,25 @@ pub(crate) fn with_handler(component: &[u8]) -> Vec<u8> {
 /// Returns a guest whose handler is `body`: WAT instructions that use the locals `$req` and `$out` and the
 /// helpers of `PRELUDE`. `items` are further items of the module, imports first.
 pub(crate) fn guest(items: &str, body: &str) -> Vec<u8> {
-    from_module(&format!(
+    from_module(&guest_text(items, body))
+}
+
+/// Returns the text of [`guest`].
+pub(crate) fn guest_text(items: &str, body: &str) -> String {
+    format!(
         "(module {IMPORTS} {items} {PRELUDE}
            (func (export \"wasi:http/incoming-handler@0.2.12#handle\") (param $req i32) (param $out i32)
              (local $r i32) (local $b i32) (local $s i32) (local $i i32) (local $n i32)
              {body}))"
-    ))
+    )
+}
+
+/// Does the same as [`from_module`], and adds debug information (DWARF) that refers to the text as the file `name`.
+pub(crate) fn from_module_with_lines(name: &str, wat: &str) -> Vec<u8> {
+    let parsed = wat::Parser::new()
+        .generate_dwarf(GenerateDwarf::Lines)
+        .parse_str(Some(Path::new(name)), wat);
+    encoded(parsed.unwrap_or_else(|error| panic!("{error}")), &WIT)
 }
 
 const IMPORTS: &str = r#"

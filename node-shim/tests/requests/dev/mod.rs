@@ -9,6 +9,8 @@ mod swap;
 
 use crate::support::component::guest;
 
+pub(crate) use program::{Dev, Project, get_from};
+
 /// Returns a component that responds with 200 and a text.
 fn answering(text: &str) -> Vec<u8> {
     let length = text.len();
@@ -22,7 +24,7 @@ fn answering(text: &str) -> Vec<u8> {
 
 /// Returns the manifest of one function whose component is `c.wasm`. Fields that are added begin in line 11, or in line 10
 /// when they have limits. The default CPU limit is short for unoptimised hosts.
-fn one(more: &str) -> String {
+pub(crate) fn one(more: &str) -> String {
     annotated("selvage.dev/component: c.wasm", more)
 }
 

@@ -15,10 +15,10 @@ use crate::support::program::node_shim;
 use crate::support::wire::{Reply, once};
 
 /// A folder with a manifest `f.yaml` and the files of its functions.
-pub(super) struct Project(TempDir);
+pub(crate) struct Project(TempDir);
 
 impl Project {
-    pub(super) fn new(manifest: &str, files: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn new(manifest: &str, files: &[(&str, &[u8])]) -> Self {
         let project = Self(tempfile::tempdir().unwrap());
         project.write("f.yaml", manifest.as_bytes());
         for (name, bytes) in files {
@@ -27,18 +27,18 @@ impl Project {
         project
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Replaces a file, as editors and build tools do.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         let (new, path) = (self.path().join(".new"), self.path().join(name));
         fs::write(&new, bytes).unwrap();
         fs::rename(new, path).unwrap();
     }
 
-    pub(super) fn command(&self, flags: &[&str]) -> Command {
+    pub(crate) fn command(&self, flags: &[&str]) -> Command {
         self.command_on("127.0.0.1:0", flags)
     }
 
@@ -56,14 +56,14 @@ impl Project {
     }
 
     /// Returns the message of a start that fails.
-    pub(super) fn refusal(&self, flags: &[&str]) -> String {
+    pub(crate) fn refusal(&self, flags: &[&str]) -> String {
         let output = self.command(flags).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 }
 
-pub(super) struct Dev {
+pub(crate) struct Dev {
     child: Child,
     lines: Receiver<String>,
     /// Lines that were read so far, for the message of a test that fails.
@@ -81,16 +81,16 @@ fn forward(stream: impl Read + Send + 'static, lines: Sender<String>) {
 
 impl Dev {
     /// Starts the program. Lines of both of its streams are read.
-    pub(super) fn start(project: &Project, flags: &[&str]) -> Self {
+    pub(crate) fn start(project: &Project, flags: &[&str]) -> Self {
         Self::run(project.command(flags))
     }
 
     /// Starts the program on an address.
-    pub(super) fn start_on(project: &Project, address: SocketAddr) -> Self {
+    pub(crate) fn start_on(project: &Project, address: SocketAddr) -> Self {
         Self::run(project.command_on(&address.to_string(), &[]))
     }
 
-    pub(super) fn run(mut command: Command) -> Self {
+    pub(crate) fn run(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (sender, lines) = channel();
         forward(child.stdout.take().unwrap(), sender.clone());
@@ -103,21 +103,21 @@ impl Dev {
     }
 
     /// Starts the program and waits until it serves.
-    pub(super) fn serving(project: &Project, flags: &[&str]) -> (Self, SocketAddr) {
+    pub(crate) fn serving(project: &Project, flags: &[&str]) -> (Self, SocketAddr) {
         let mut dev = Self::start(project, flags);
         let address = dev.address();
         (dev, address)
     }
 
     /// Waits until the program serves.
-    pub(super) fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         let line = self.line("Serving on http://");
         let address = line.split("http://").nth(1).unwrap().split(';').next();
         address.unwrap().parse().unwrap()
     }
 
     /// Waits for a line that contains `part`, and skips those before it.
-    pub(super) fn line(&mut self, part: &str) -> String {
+    pub(crate) fn line(&mut self, part: &str) -> String {
         loop {
             let line = self.next(part);
             if line.contains(part) {
@@ -127,7 +127,7 @@ impl Dev {
     }
 
     /// Waits for a line with each of these, in any order: standard output and standard error are not in step.
-    pub(super) fn lines(&mut self, parts: &[&str]) {
+    pub(crate) fn lines(&mut self, parts: &[&str]) {
         let mut missing = parts.to_vec();
         while let Some(first) = missing.first() {
             let line = self.next(first);
@@ -144,15 +144,15 @@ impl Dev {
     }
 
     /// Returns the lines that were read so far.
-    pub(super) fn seen(&self) -> &[String] {
+    pub(crate) fn seen(&self) -> &[String] {
         &self.seen
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn interrupt(&mut self) -> ExitStatus {
+    pub(crate) fn interrupt(&mut self) -> ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         self.child.wait().unwrap()
@@ -167,7 +167,7 @@ impl Drop for Dev {
 }
 
 /// Sends a GET request with this `Host`.
-pub(super) fn get_from(address: SocketAddr, host: &str, path: &str) -> Reply {
+pub(crate) fn get_from(address: SocketAddr, host: &str, path: &str) -> Reply {
     once(
         address,
         format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"),
