@@ -85,13 +85,13 @@ mod tests {
     use node_api::world::World;
 
     use super::*;
-    use crate::engine::settings::{EngineKind, base_config};
+    use crate::engine::settings::{BacktraceDetail, EngineKind, base_config};
 
     /// FN-11: the age of the last epoch shows that the thread has stopped.
     #[test]
     fn a_stopped_thread_is_detected() {
         let kind = EngineKind::of(World::Proxy);
-        let engine = wasmtime::Engine::new(&base_config(kind)).unwrap();
+        let engine = wasmtime::Engine::new(&base_config(kind, BacktraceDetail::Names)).unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_millis(1)).unwrap();
         let started = Instant::now();
         while ticker.shared.last.load(Ordering::Relaxed) == 0 {

@@ -48,7 +48,10 @@ pub(super) async fn run(mut call: GuestCall) {
     }
     let used = control.meter.used();
     let cpu = u64::try_from(used.as_micros()).unwrap_or(u64::MAX);
-    revision.counters.cpu_micros.fetch_add(cpu, Ordering::Relaxed);
+    revision
+        .counters
+        .cpu_micros
+        .fetch_add(cpu, Ordering::Relaxed);
     revision.set_computes(!preempted::is_short(used));
     if let Some(span) = span {
         span.end(control.guest_end().and_then(|end| end.failure), used);

@@ -1,12 +1,15 @@
 //! Files and lines of the functions that were running when a guest trapped: shown by `serve` and `dev`, not by nodes.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::LazyLock;
 
+use wat::GenerateDwarf;
+
 use crate::dev::{Dev, Project, get_from, one};
 use crate::program::start_logging;
-use crate::support::component::{from_module, from_module_with_lines, guest_text};
+use crate::support::component::{WIT, encoded, from_module, guest_text};
 use crate::support::node::{Node, eventually};
 use crate::support::program::node_shim;
 use crate::support::wire::get;
@@ -19,7 +22,15 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The guest with debug information.
-static WITH_LINES: LazyLock<Vec<u8>> = LazyLock::new(|| from_module_with_lines("guest.wat", &TEXT));
+static WITH_LINES: LazyLock<Vec<u8>> = LazyLock::new(|| with_lines(&TEXT));
+
+/// Returns the guest with debug information that refers to its text as a file.
+fn with_lines(text: &str) -> Vec<u8> {
+    let parsed = wat::Parser::new()
+        .generate_dwarf(GenerateDwarf::Lines)
+        .parse_str(Some(Path::new("guest.wat")), text);
+    encoded(parsed.unwrap(), &WIT)
+}
 
 /// Returns the place of a part of the text, as a backtrace shows it.
 fn place(part: &str) -> String {

@@ -1,10 +1,9 @@
 //! Builds components from WebAssembly text, so that tests need no tools and no binaries.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use wat::GenerateDwarf;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
@@ -93,7 +92,7 @@ package wasi:keyvalue@0.2.0-draft2 {
     }
 }";
 
-static WIT: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
+pub(crate) static WIT: LazyLock<(Resolve, WorldId)> = LazyLock::new(|| {
     let mut resolve = Resolve::default();
     resolve.push_dir(wit_dir()).unwrap();
     world_of(resolve, WORLD)
@@ -142,7 +141,8 @@ pub(crate) fn wrapped(wat: &str, world: &(Resolve, WorldId)) -> Vec<u8> {
     encoded(module, world)
 }
 
-fn encoded(mut module: Vec<u8>, (resolve, world): &(Resolve, WorldId)) -> Vec<u8> {
+/// Wraps a core module in binary form.
+pub(crate) fn encoded(mut module: Vec<u8>, (resolve, world): &(Resolve, WorldId)) -> Vec<u8> {
     embed_component_metadata(&mut module, resolve, *world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default()
         .validate(true)
@@ -180,14 +180,6 @@ pub(crate) fn guest_text(items: &str, body: &str) -> String {
              (local $r i32) (local $b i32) (local $s i32) (local $i i32) (local $n i32)
              {body}))"
     )
-}
-
-/// Does the same as [`from_module`], and adds debug information (DWARF) that refers to the text as the file `name`.
-pub(crate) fn from_module_with_lines(name: &str, wat: &str) -> Vec<u8> {
-    let parsed = wat::Parser::new()
-        .generate_dwarf(GenerateDwarf::Lines)
-        .parse_str(Some(Path::new(name)), wat);
-    encoded(parsed.unwrap_or_else(|error| panic!("{error}")), &WIT)
 }
 
 const IMPORTS: &str = r#"
