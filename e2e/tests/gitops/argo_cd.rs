@@ -6,15 +6,17 @@ use e2e::{
     cluster::{Process, Purpose, argo_cd, install, wait},
     selvage::root,
 };
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
     runtime::{WatchStreamExt, wait::await_condition, watcher},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, pin::pin, time::Duration,
+};
 
 /// Namespace of Argo CD.
 pub(crate) const NAMESPACE: &str = "argocd";
@@ -80,17 +82,12 @@ impl ArgoCd {
         tokio::spawn(async move {
             let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
             let changes = watcher(api, config).default_backoff().applied_objects();
-            let recorded = &recorded;
-            let _ = changes
-                .try_for_each(|object| async move {
-                    recorded.add(format!(
-                        "{name}: {}",
-                        summary(&object.data),
-                        name = object.metadata.name.unwrap_or_default()
-                    ));
-                    Ok(())
-                })
-                .await;
+            // a watch that fails begins again
+            let mut objects = pin!(changes.filter_map(|change| async { change.ok() }));
+            while let Some(object) = objects.next().await {
+                let shown = summary(&object.data);
+                recorded.add(format!("{}: {shown}", object.name_any()));
+            }
         });
         Ok(shown)
     }

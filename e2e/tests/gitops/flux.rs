@@ -9,14 +9,14 @@ use e2e::{
     cluster::{Process, kustomize_controller, source_controller},
     selvage::{condition, root},
 };
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kube::{
     Api,
     api::{DynamicObject, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, path::Path, pin::pin};
 
 /// Namespace of Flux.
 pub(crate) const NAMESPACE: &str = "flux-system";
@@ -88,12 +88,9 @@ async fn bad_version(world: &World, flux: &Flux) -> Result<()> {
     world
         .function("staging", |f| f["status"]["phase"] == "RolledBack")
         .await?;
-    let all = flux.shown.take();
-    ensure!(
-        all.iter()
-            .any(|one| one.contains("EdgeFunction/shop-staging/checkout")),
-        "{all:#?}"
-    );
+    flux.shown
+        .until("EdgeFunction/shop-staging/checkout")
+        .await?;
 
     println!("  git revert");
     world.repository.revert()?;
@@ -225,14 +222,12 @@ impl Flux {
         };
         let changes = watcher(flux.kustomizations.clone(), watcher::Config::default());
         tokio::spawn(async move {
-            let shown = &shown;
             let changes = changes.default_backoff().applied_objects();
-            let _ = changes
-                .try_for_each(|object| async move {
-                    shown.add(summary(&object));
-                    Ok(())
-                })
-                .await;
+            // a watch that fails, as it does until the definition is in effect, begins again
+            let mut objects = pin!(changes.filter_map(|change| async { change.ok() }));
+            while let Some(object) = objects.next().await {
+                shown.add(summary(&object));
+            }
         });
         Ok(flux)
     }

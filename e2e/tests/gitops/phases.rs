@@ -65,12 +65,7 @@ async fn bad_version(world: &World, argo: &ArgoCd, shown: &Shown) -> Result<()> 
     let function = world
         .function("staging", |f| f["status"]["phase"] == "RolledBack")
         .await?;
-    let all = shown.take();
-    ensure!(
-        all.iter()
-            .any(|one| one.contains("Degraded: rolled back from")),
-        "{all:#?}"
-    );
+    shown.until("Degraded: rolled back from").await?;
     argo.refresh("staging").await?;
     let later = world.function("staging", |_| true).await?;
     ensure!(

@@ -26,6 +26,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tokio::sync::Notify;
 
 /// Time limit for a wait. It is generous, because a loaded machine is slow and these tests measure nothing.
 pub(crate) const LATER: Duration = Duration::from_secs(300);
@@ -178,6 +179,7 @@ impl World {
 pub(crate) struct Shown {
     begin: Instant,
     all: Arc<Mutex<Vec<String>>>,
+    added: Arc<Notify>,
 }
 
 impl Shown {
@@ -185,6 +187,7 @@ impl Shown {
         Self {
             begin: Instant::now(),
             all: Arc::default(),
+            added: Arc::default(),
         }
     }
 
@@ -194,7 +197,27 @@ impl Shown {
         if all.last() != Some(&what) {
             println!("    {:5.1} s  {what}", self.begin.elapsed().as_secs_f64());
             all.push(what);
+            self.added.notify_waiters();
         }
+    }
+
+    /// Waits until something with this part was shown since the last call of [`Self::take`].
+    pub(crate) async fn until(&self, part: &str) -> Result<()> {
+        let shown = || {
+            let all = self.all.lock().map(|all| all.clone()).unwrap_or_default();
+            all.iter().any(|one| one.contains(part))
+        };
+        let wait = async {
+            loop {
+                let added = self.added.notified();
+                if shown() {
+                    return;
+                }
+                added.await;
+            }
+        };
+        let waited = tokio::time::timeout(LATER, wait).await;
+        waited.with_context(|| format!("{part:?} is not in {:#?}", self.take()))
     }
 
     /// Takes everything that was shown since the last call.
