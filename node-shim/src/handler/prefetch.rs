@@ -46,10 +46,12 @@ pub(super) async fn prefetch(
         complete: false,
     };
     let mut polls = 0..MAX_POLLS;
+    // a turn on another thread takes the place of a poll here
+    let mut awaited = None;
     poll_fn(|cx| {
-        if guest.is_in_turn() {
+        if awaited.is_some() && guest.turn() == awaited {
             guest.poll(cx);
-            if guest.is_in_turn() {
+            if guest.turn() == awaited {
                 return Poll::Pending;
             }
         }
@@ -69,7 +71,8 @@ pub(super) async fn prefetch(
                 break;
             }
             guest.poll(cx);
-            if guest.is_in_turn() {
+            awaited = guest.turn();
+            if awaited.is_some() {
                 return Poll::Pending;
             }
         }

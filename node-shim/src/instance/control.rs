@@ -1,6 +1,6 @@
 //! State shared by the two sides of a request: the connection task and the task that runs the guest.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,8 +27,10 @@ pub(crate) struct GuestControl {
     head: AtomicBool,
     /// Whether the guest has just used up its turn.
     preempted: AtomicBool,
-    /// Whether the guest waits for a turn on another thread or has it. Not set while it waits for a further one.
-    in_turn: AtomicBool,
+    /// Number of turns that have begun or ended on other threads: odd during a turn, and while the guest waits for it.
+    turn: AtomicU32,
+    /// Value of `turn` when the guest set its head.
+    head_turn: AtomicU32,
     /// Whether the guest stops although nothing failed.
     dismissed: AtomicBool,
     /// What happens to the rest of the client's body, as an index of [`UnreadBody`].
@@ -64,7 +66,8 @@ impl GuestControl {
             watcher: AtomicWaker::new(),
             head: AtomicBool::new(false),
             preempted: AtomicBool::new(false),
-            in_turn: AtomicBool::new(false),
+            turn: AtomicU32::new(0),
+            head_turn: AtomicU32::new(0),
             dismissed: AtomicBool::new(false),
             unread: AtomicU8::new(UnreadBody::None as u8),
             streaming: AtomicBool::new(false),
@@ -157,22 +160,35 @@ impl GuestControl {
         self.preempted.load(Ordering::Relaxed) && self.preempted.swap(false, Ordering::Relaxed)
     }
 
-    /// Records that the guest waits for a turn on another thread, before which it makes no progress.
+    /// Begins a turn on another thread, unless one has begun: it begins when the guest is queued after a rest.
     pub(super) fn begin_turn(&self) {
-        self.in_turn.store(true, Ordering::Release);
+        self.turn.fetch_or(1, Ordering::AcqRel);
     }
 
-    /// Records that the turn is over. Returns whether it was not before.
-    pub(super) fn end_turn(&self) -> bool {
-        self.in_turn.swap(false, Ordering::AcqRel)
+    /// Ends the turn, if there is one.
+    pub(super) fn end_turn(&self) {
+        let next = |turn: u32| (turn % 2 == 1).then(|| turn.wrapping_add(1));
+        // without a turn, nothing changes
+        let _ = self
+            .turn
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
-    /// Returns whether another thread runs the guest, or will.
-    pub(crate) fn is_in_turn(&self) -> bool {
-        self.in_turn.load(Ordering::Acquire)
+    /// Returns the turn on another thread that the guest waits for or has; `None` when there is none, or when it waits for a
+    /// further one.
+    pub(crate) fn turn(&self) -> Option<u32> {
+        Some(self.turn.load(Ordering::Acquire)).filter(|turn| turn % 2 == 1)
+    }
+
+    /// Returns whether the guest has set its head in a turn that is not over. More of the response may follow in it.
+    pub(super) fn sets_head(&self) -> bool {
+        self.turn()
+            .is_some_and(|turn| self.head_turn.load(Ordering::Acquire) == turn)
     }
 
     pub(super) fn set_head(&self) {
+        self.head_turn
+            .store(self.turn.load(Ordering::Acquire), Ordering::Release);
         self.head.store(true, Ordering::Release);
     }
 

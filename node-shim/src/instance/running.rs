@@ -41,9 +41,10 @@ impl RunningGuest {
         }
     }
 
-    /// Returns whether another thread runs the guest, or will. The polling task is woken after that.
-    pub(crate) fn is_in_turn(&self) -> bool {
-        self.control.is_in_turn()
+    /// Returns the turn on another thread that the guest waits for or has. The task that has polled the guest is woken when it is
+    /// over.
+    pub(crate) fn turn(&self) -> Option<u32> {
+        self.control.turn()
     }
 
     /// Runs the guest until it has responded or ended without a response. What a guest writes in the same turn is available
@@ -54,7 +55,7 @@ impl RunningGuest {
     ) -> Result<T, oneshot::error::RecvError> {
         poll_fn(|cx| {
             self.poll(cx);
-            if self.is_in_turn() {
+            if self.control.sets_head() {
                 return Poll::Pending;
             }
             Pin::new(&mut answered).poll(cx)

@@ -50,6 +50,7 @@ impl PreemptedGuest {
             return false;
         };
         let _runtime = self.runtime.enter();
+        self.control.begin_turn();
         self.woken.store(false, Ordering::Release);
         let waker = Waker::from(self.clone());
         let mut context = Context::from_waker(&waker);
@@ -69,9 +70,8 @@ impl PreemptedGuest {
         }
         *position = after;
         drop(position);
-        if self.control.end_turn() || !preempted {
-            self.task.wake();
-        }
+        self.control.end_turn();
+        self.task.wake();
         preempted
     }
 

@@ -69,7 +69,7 @@ async fn a_guest_leaves_its_event_loop_when_it_has_used_up_its_turn() {
         on_loop.push(here);
     }
     assert_eq!(on_loop, [true, false, false]);
-    assert!(!control.is_in_turn());
+    assert_eq!(control.turn(), None);
     guests.close().await;
 }
 
@@ -84,7 +84,7 @@ async fn a_guest_that_is_expected_to_compute_begins_on_another_thread() {
     let function = FunctionKey::new("ns", "f");
     let guest = Preemptible::new(work, true, &function, &control, &guests);
     guest.await.unwrap();
-    assert!(!control.is_in_turn());
+    assert_eq!(control.turn(), None);
     guests.close().await;
 }
 
@@ -132,7 +132,7 @@ async fn a_guest_that_has_to_stop_goes_before_all_others() {
     let mut cx = Context::from_waker(Waker::noop());
     for (control, guest) in &mut computing {
         assert!(Pin::new(guest).poll(&mut cx).is_pending());
-        assert!(control.is_in_turn());
+        assert!(control.turn().is_some());
     }
     let next = guests.next().unwrap();
     assert_eq!(&*next.function.namespace, "ns0");
@@ -165,6 +165,34 @@ async fn a_guest_that_has_to_stop_goes_before_all_others() {
     );
 }
 
+/// A short response is sent in one piece with its length, so its head waits for the end of the turn, whichever one it is.
+#[tokio::test]
+async fn a_head_is_not_taken_before_its_turn_is_over() {
+    let (guests, control) = (guests(0), control());
+    let work = {
+        let control = control.clone();
+        async move {
+            control.clone().give_way().await;
+            control.clone().give_way().await;
+            assert!(!control.sets_head());
+            control.set_head();
+            assert!(control.sets_head());
+            control.clone().give_way().await;
+            assert!(!control.sets_head(), "an earlier turn");
+        }
+    };
+    let mut computing = guest(work, "ns", &control, &guests);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
+    let next = guests.next().unwrap();
+    for _ in 0..2 {
+        assert!(next.turn());
+        assert!(!control.sets_head());
+    }
+    assert!(!next.turn());
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_ready());
+}
+
 #[tokio::test]
 async fn a_guest_that_nothing_waits_for_is_dropped_after_its_turn() {
     let (guests, control) = (guests(1), control());
@@ -183,6 +211,6 @@ async fn a_guest_that_nothing_waits_for_is_dropped_after_its_turn() {
     assert!(!polled);
     drop(computing);
     assert_eq!(dropped.recv().await, None);
-    assert!(!control.is_in_turn());
+    assert_eq!(control.turn(), None);
     guests.close().await;
 }
