@@ -18,7 +18,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use crate::body::BodyFraming;
 use crate::instance::{GuestControl, RunningGuest};
 
-/// How often a guest that writes and waits for its reader is polled before the head is sent.
+/// How often a guest that computes, or writes and waits for its reader, is polled before the head is sent.
 const MAX_POLLS: u32 = 3;
 /// Size in bytes from which the response is sent without waiting for more.
 const PREFETCH_BYTES: usize = 4 << 10;
@@ -47,11 +47,11 @@ pub(super) async fn prefetch(
     };
     let mut polls = 0..MAX_POLLS;
     // a turn on another thread takes the place of a poll here
-    let mut awaited = None;
+    let mut awaited: Option<u32> = None;
     poll_fn(|cx| {
-        if awaited.is_some() && guest.turn() == awaited {
+        if let Some(end_of_turn) = awaited {
             guest.poll(cx);
-            if guest.turn() == awaited {
+            if !control.has_come_to(end_of_turn) {
                 return Poll::Pending;
             }
         }
@@ -67,12 +67,13 @@ pub(super) async fn prefetch(
             if ended && !early.complete {
                 return Poll::Ready(Err(FailureReason::Unfinished));
             }
-            if early.complete || !more || early.data.len() >= PREFETCH_BYTES {
+            let computes = control.end_of_turn().is_some();
+            if early.complete || !(more || computes) || early.data.len() >= PREFETCH_BYTES {
                 break;
             }
             guest.poll(cx);
-            awaited = guest.turn();
-            if awaited.is_some() {
+            awaited = control.end_of_turn();
+            if awaited.is_some_and(|end_of_turn| !control.has_come_to(end_of_turn)) {
                 return Poll::Pending;
             }
         }

@@ -29,6 +29,8 @@ pub(crate) struct GuestControl {
     preempted: AtomicBool,
     /// Number of turns that have begun or ended on other threads: odd during a turn, and while the guest waits for it.
     turn: AtomicU32,
+    /// Whether the guest waits for another turn after the one that is over, or has it.
+    computing: AtomicBool,
     /// Value of `turn` when the guest set its head.
     head_turn: AtomicU32,
     /// Whether the guest stops although nothing failed.
@@ -67,6 +69,7 @@ impl GuestControl {
             head: AtomicBool::new(false),
             preempted: AtomicBool::new(false),
             turn: AtomicU32::new(0),
+            computing: AtomicBool::new(false),
             head_turn: AtomicU32::new(0),
             dismissed: AtomicBool::new(false),
             unread: AtomicU8::new(UnreadBody::None as u8),
@@ -174,10 +177,33 @@ impl GuestControl {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
+    /// Records whether the guest continues with another turn.
+    pub(super) fn set_computing(&self, computing: bool) {
+        self.computing.store(computing, Ordering::Release);
+    }
+
     /// Returns the turn on another thread that the guest waits for or has; `None` when there is none, or when it waits for a
     /// further one.
-    pub(crate) fn turn(&self) -> Option<u32> {
+    pub(super) fn turn(&self) -> Option<u32> {
         Some(self.turn.load(Ordering::Acquire)).filter(|turn| turn % 2 == 1)
+    }
+
+    /// Returns a number that [`has_come_to`](Self::has_come_to) when the present turn on another thread is over, or the next
+    /// one of a guest that computes; `None` when no turn is expected.
+    pub(crate) fn end_of_turn(&self) -> Option<u32> {
+        // `computing` is set before a turn ends, so it is read after the turn: it is that of this turn or of a later one
+        let turn = self.turn.load(Ordering::Acquire);
+        match turn % 2 {
+            1 => Some(turn.wrapping_add(1)),
+            _ if self.computing.load(Ordering::Acquire) => Some(turn.wrapping_add(2)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a turn is over, or the guest has ended.
+    pub(crate) fn has_come_to(&self, end_of_turn: u32) -> bool {
+        let left = end_of_turn.wrapping_sub(self.turn.load(Ordering::Acquire));
+        !matches!(left, 1 | 2) || self.guest_end().is_some()
     }
 
     /// Returns whether the guest has set its head in a turn that is not over. More of the response may follow in it.

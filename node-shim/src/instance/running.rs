@@ -41,12 +41,6 @@ impl RunningGuest {
         }
     }
 
-    /// Returns the turn on another thread that the guest waits for or has. The task that has polled the guest is woken when it is
-    /// over.
-    pub(crate) fn turn(&self) -> Option<u32> {
-        self.control.turn()
-    }
-
     /// Runs the guest until it has responded or ended without a response. What a guest writes in the same turn is available
     /// then, whichever thread runs it.
     pub(crate) async fn run_until<T>(

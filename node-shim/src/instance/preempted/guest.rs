@@ -70,6 +70,7 @@ impl PreemptedGuest {
         }
         *position = after;
         drop(position);
+        self.control.set_computing(preempted);
         self.control.end_turn();
         self.task.wake();
         preempted

@@ -193,6 +193,43 @@ async fn a_head_is_not_taken_before_its_turn_is_over() {
     assert!(Pin::new(&mut computing).poll(&mut cx).is_ready());
 }
 
+/// The task of a request waits for the end of a turn, and never for one that a resting guest does not begin.
+#[tokio::test]
+async fn the_end_of_a_turn_is_awaited_while_a_guest_computes() {
+    let (guests, control) = (guests(0), control());
+    let (wake, woken) = tokio::sync::oneshot::channel::<()>();
+    let work = {
+        let control = control.clone();
+        async move {
+            control.clone().give_way().await;
+            control.clone().give_way().await;
+            let _ = woken.await;
+        }
+    };
+    let mut computing = guest(work, "ns", &control, &guests);
+    assert_eq!(control.end_of_turn(), None);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
+    let first = control.end_of_turn().unwrap();
+    assert!(!control.has_come_to(first));
+    let next = guests.next().unwrap();
+    assert!(next.turn());
+    assert!(control.has_come_to(first));
+    // the guest computes, so another turn follows
+    let second = control.end_of_turn().unwrap();
+    assert!(!control.has_come_to(second));
+    assert!(!next.turn());
+    assert!(control.has_come_to(second));
+    // it rests
+    assert_eq!(control.end_of_turn(), None);
+    wake.send(()).unwrap();
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
+    let third = control.end_of_turn().unwrap();
+    assert!(!guests.next().unwrap().turn());
+    assert!(control.has_come_to(third));
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_ready());
+}
+
 #[tokio::test]
 async fn a_guest_that_nothing_waits_for_is_dropped_after_its_turn() {
     let (guests, control) = (guests(1), control());
