@@ -163,7 +163,7 @@ pub(crate) static TRAP: Guest = LazyLock::new(|| guest("", "unreachable"));
 pub(crate) static TRAP_IN_BODY: Guest = LazyLock::new(|| {
     guest(
         r#"(data (i32.const 4096) "part")"#,
-        &format!("{MAKE} {SEND_PART} (call $sleep (i64.const 20000000)) unreachable"),
+        &format!("{MAKE} {SEND_PART} (call $sleep (i64.const 300000000)) unreachable"),
     )
 });
 
