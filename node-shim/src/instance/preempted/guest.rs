@@ -69,9 +69,10 @@ impl PreemptedGuest {
             return false;
         }
         *position = after;
-        drop(position);
+        // before the task can begin another turn
         self.control.set_computing(preempted);
         self.control.end_turn();
+        drop(position);
         self.task.wake();
         preempted
     }
