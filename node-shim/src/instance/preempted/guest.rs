@@ -141,13 +141,13 @@ impl Wake for PreemptedGuest {
 }
 
 /// A guest that the polling task runs, until it computes for long. Then the threads for such guests run it.
-pub(in crate::instance) struct Preemptible<F> {
+pub(in crate::instance) struct Preemptible<'a, F> {
     place: Place<F>,
     /// Whether the guest is expected to compute for long.
     computes: bool,
-    function: FunctionKey,
-    control: Arc<GuestControl>,
-    guests: Arc<PreemptedGuests>,
+    function: &'a FunctionKey,
+    control: &'a Arc<GuestControl>,
+    guests: &'a PreemptedGuests,
 }
 
 enum Place<F> {
@@ -156,23 +156,23 @@ enum Place<F> {
     Ended,
 }
 
-impl<F> Preemptible<F>
+impl<'a, F> Preemptible<'a, F>
 where
     F: Future<Output = GuestOutcome> + Unpin + Send + 'static,
 {
     pub(in crate::instance) fn new(
         guest: F,
         computes: bool,
-        function: &FunctionKey,
-        control: &Arc<GuestControl>,
-        guests: &Arc<PreemptedGuests>,
+        function: &'a FunctionKey,
+        control: &'a Arc<GuestControl>,
+        guests: &'a PreemptedGuests,
     ) -> Self {
         Self {
             place: Place::Here(guest),
             computes,
-            function: function.clone(),
-            control: control.clone(),
-            guests: guests.clone(),
+            function,
+            control,
+            guests,
         }
     }
 
@@ -196,7 +196,7 @@ where
     }
 }
 
-impl<F> Future for Preemptible<F>
+impl<F> Future for Preemptible<'_, F>
 where
     F: Future<Output = GuestOutcome> + Unpin + Send + 'static,
 {
@@ -218,7 +218,7 @@ where
                 Poll::Pending
             }
             Place::Preempted(shared) => {
-                let polled = shared.poll(&this.guests, cx);
+                let polled = shared.poll(this.guests, cx);
                 this.place = Place::Preempted(shared);
                 // the outcome is taken once, because a task does not poll a future that has ended
                 polled.map(|outcome| outcome.unwrap_or(Ok(())))
@@ -228,7 +228,7 @@ where
     }
 }
 
-impl<F> Drop for Preemptible<F> {
+impl<F> Drop for Preemptible<'_, F> {
     fn drop(&mut self) {
         if let Place::Preempted(shared) = &self.place {
             shared.abandon();

@@ -36,7 +36,8 @@ fn guest<W: Future<Output = ()> + Send + 'static>(
         meter: control.meter.clone(),
     };
     let function = FunctionKey::new(namespace, "f");
-    Preemptible::new(metered, false, &function, control, guests)
+    let (control, guests) = (control.clone(), guests.clone());
+    Box::pin(async move { Preemptible::new(metered, false, &function, &control, &guests).await })
 }
 
 /// Gives way until the guest has to stop.
