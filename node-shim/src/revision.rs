@@ -40,11 +40,17 @@ pub struct RevisionSpec {
     pub reuse: ReusePolicy,
 }
 
+/// Maximum number of concurrent requests of a node that name one revision: somebody tries it.
+const PREVIEWS: u32 = 1;
+
 /// A revision, shared by the routing tables that contain it and the requests that run it.
 pub struct Revision {
     pub(crate) spec: RevisionSpec,
     pub(crate) code: Arc<CompiledComponent>,
     pub(crate) concurrency: Arc<ConcurrencyLimit>,
+    /// Limits requests that name the revision. They have permits of their own, because those of a candidate are few and
+    /// their lack is evidence against it.
+    pub(crate) previews: Arc<ConcurrencyLimit>,
     pub(crate) counters: Arc<RevisionCounters>,
     /// Log of the function, set by the first request.
     pub(crate) log: OnceLock<Arc<FunctionLog>>,
@@ -91,11 +97,12 @@ impl Revision {
             return Err(RevisionError::Memory { needs, limit });
         }
         let counters = counters.revision(&spec.function, &spec.name);
-        let permits = ConcurrencyLimit::new(spec.limits.concurrency, counters.clone());
+        let permits = |limit| ConcurrencyLimit::new(limit, counters.clone());
         Ok(Arc::new(Self {
+            concurrency: permits(spec.limits.concurrency),
+            previews: permits(PREVIEWS),
             spec,
             code,
-            concurrency: permits,
             counters,
             log: OnceLock::new(),
             reuse: Mutex::default(),

@@ -291,7 +291,11 @@ async fn acquire(
         Via::Function | Via::FunctionElsewhere { .. } => (0, Duration::ZERO),
         Via::Client | Via::Node { .. } => (limits.queue_length, limits.queue_timeout),
     };
-    let permit = revision.concurrency.acquire(places, wait).await?;
+    let limit = match routed.preview {
+        Some(_) => &revision.previews,
+        None => &revision.concurrency,
+    };
+    let permit = limit.acquire(places, wait).await?;
     if let Some(used) = plane.idle.take(revision) {
         let instance = InstanceSource::Used(Box::new(used));
         return Ok(Resources { instance, permit });

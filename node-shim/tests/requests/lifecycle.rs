@@ -197,6 +197,38 @@ fn a_client_in_the_pod_can_name_the_revision() {
     node.is_quiet();
 }
 
+/// A load test of a candidate through a port-forward would otherwise take the few permits of its live requests, and that counts
+/// against it.
+#[test]
+fn requests_that_name_the_revision_take_no_permit_of_others() {
+    let setup = Setup::limits(|l| {
+        l.concurrency = 1;
+        l.queue_length = 0;
+        l.timeout = Duration::from_secs(20);
+    });
+    let counters = CounterTable::new();
+    let revision = setup.revision("slow", &guests::SLEEP, &counters);
+    let node = setup.start_empty(counters);
+    node.publish(vec![served(&revision, setup.routes.clone())]);
+    let slots = node.slots();
+    let send = |head: &str, running: usize| {
+        let mut wire = Wire::connect(node.address());
+        wire.send(head);
+        eventually("the guest runs", || {
+            node.plane.free_instance_slots() == slots - running
+        });
+        wire
+    };
+    let named = "GET / HTTP/1.1\r\nhost: a\r\nselvage-revision: slow\r\n\r\n";
+    let running = [send(named, 1), send(GET, 2)];
+    for head in [named, GET] {
+        let reply = once(node.address(), head.to_owned());
+        assert_eq!(reply.status_and_error(), (503, "overloaded"));
+    }
+    running.into_iter().for_each(Wire::reset);
+    node.is_quiet();
+}
+
 #[test]
 fn a_request_that_waits_for_code_counts_as_cold() {
     let setup = Setup::default();
