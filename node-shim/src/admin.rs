@@ -36,9 +36,10 @@ pub enum Unhealthy {
     /// The thread that advances the epochs stopped.
     #[error("the epoch thread made no progress for {} ms", .0.as_millis())]
     EpochThread(Duration),
-    /// An event loop that serves requests or accepts connections is blocked, or its thread has ended.
-    #[error("an event loop of the data plane does not respond")]
-    EventLoop,
+    /// An event loop that serves requests or accepts connections is blocked, or its thread has ended, or all threads for guests
+    /// that compute are.
+    #[error("a thread of the data plane does not respond")]
+    DataPlane,
 }
 
 /// Why load balancers should not send requests to the node.

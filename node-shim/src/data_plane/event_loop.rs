@@ -81,8 +81,8 @@ impl EventLoop {
         plane.guests.close();
         // a guest whose client is gone may still compute; nothing else bounds its end
         let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, plane.guests.wait()).await;
-        // timers of a guest need the runtime
-        self.preempted.close().await;
+        // timers of a guest need the runtime; a turn that never ends must not keep the process from ending
+        let _ = tokio::time::timeout(GUEST_GRACE_PERIOD, self.preempted.close()).await;
     }
 
     /// Runs a task on the loop. When the thread has ended, the task is dropped.

@@ -38,6 +38,8 @@ pub(crate) use stop_flag::StopFlag;
 const BACKLOG: i32 = 4_096;
 /// File descriptors reserved for everything but connections: code, node API, admin port, state.
 const RESERVED_DESCRIPTORS: u64 = 1_024;
+/// Time after which a guest that waits for a thread shows that all of them are stuck. A turn takes milliseconds.
+const GUEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns the number of connections that the process has file descriptors for.
 pub(crate) fn connection_descriptors() -> usize {
@@ -278,8 +280,17 @@ impl DataPlane {
         event_loops.map(|one| one.connections()).collect()
     }
 
-    /// Returns whether all event loops of the data plane respond within `timeout`.
+    /// Returns whether all event loops of the data plane respond within `timeout`, and the threads for guests that compute take
+    /// one after another.
     pub async fn responds_within(&self, timeout: Duration) -> bool {
+        // all loops have the same threads
+        let mut preempted = self.event_loops.iter().map(|one| &one.preempted);
+        if preempted
+            .next()
+            .is_some_and(|guests| guests.are_stuck(GUEST_PATIENCE))
+        {
+            return false;
+        }
         let serving = self.event_loops.iter().map(|one| one.runtime());
         let turns = serving
             .chain([&self.acceptor.runtime])
@@ -313,7 +324,7 @@ impl DataPlane {
         }
         self.state.set_phase(DataPlanePhase::Stopped);
         let threads = std::mem::take(&mut *self.threads.lock());
-        // the threads end at most two epochs after the last guest was stopped
+        // the event loops end at most two epochs after the last guest was stopped
         let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
         let _ = tokio::task::spawn_blocking(join).await;
     }
@@ -331,7 +342,7 @@ fn start_threads(state: &Arc<DataPlaneState>, listeners: Listeners) -> io::Resul
     let started = (0..count).map(|number| EventLoop::start(state, &preempted, number));
     let started: Vec<_> = started.collect::<io::Result<_>>()?;
     let (event_loops, mut threads): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-    threads.extend(preempted.start_threads(count)?);
+    preempted.start_threads(count)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -46,7 +46,7 @@ impl ProcessStatus for Shared {
                 return Err(Unhealthy::EpochThread(age));
             }
             if !self.plane.responds_within(HEALTH_CHECK_TIMEOUT).await {
-                return Err(Unhealthy::EventLoop);
+                return Err(Unhealthy::DataPlane);
             }
             Ok(())
         }

@@ -11,8 +11,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use node_shim_core::fair_queue::FairQueue;
 use parking_lot::{Condvar, Mutex};
@@ -51,31 +50,40 @@ struct Queue {
     /// Guests that have to stop. Each needs at most one turn.
     stopping: VecDeque<Arc<PreemptedGuest>>,
     waiting: FairQueue<Arc<PreemptedGuest>>,
+    /// Time since which no thread has taken the next guest; `None` when none waits.
+    waits_since: Option<Instant>,
     closed: bool,
 }
 
 impl PreemptedGuests {
-    /// Starts the threads.
+    /// Starts the threads. They end by [`close`](Self::close) and need not be joined.
     ///
     /// # Errors
     /// Returns an error when a thread cannot be started.
-    pub(crate) fn start_threads(self: &Arc<Self>, count: usize) -> io::Result<Vec<JoinHandle<()>>> {
-        let threads = (0..count).map(|number| {
+    pub(crate) fn start_threads(self: &Arc<Self>, count: usize) -> io::Result<()> {
+        (0..count).try_for_each(|number| {
             let (guests, counted) = (self.clone(), self.threads.token());
             let thread = std::thread::Builder::new().name(format!("guests-{number}"));
-            thread.spawn(move || {
+            let started = thread.spawn(move || {
                 let _counted = counted;
                 // on Linux, this is the priority of the calling thread only
                 if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
                     tracing::warn!(%error, "guests that compute have the same priority as event loops");
                 }
                 guests.run();
-            })
-        });
-        threads.collect()
+            });
+            started.map(drop)
+        })
     }
 
-    /// Ends the threads after their present turns.
+    /// Returns whether a guest waits although no thread has taken one for longer than `patience`: each of them is stuck in the
+    /// turn of a guest.
+    pub(crate) fn are_stuck(&self, patience: Duration) -> bool {
+        let since = self.queue.lock().waits_since;
+        since.is_some_and(|since| since.elapsed() > patience)
+    }
+
+    /// Ends the threads after their present turns, for which it waits.
     pub(crate) async fn close(&self) {
         let forgotten = {
             let mut queue = self.queue.lock();
@@ -109,8 +117,11 @@ impl PreemptedGuests {
             let stopping = queue.stopping.pop_front();
             // those that have ended would take the turns of their function, and pile up while other functions compute
             let waiting = || queue.waiting.pop(|guest| guest.is_queued());
-            if let Some(next) = stopping.or_else(waiting) {
-                return Some(next);
+            let next = stopping.or_else(waiting);
+            let is_empty = queue.stopping.is_empty() && queue.waiting.is_empty();
+            queue.waits_since = (!is_empty).then(Instant::now);
+            if next.is_some() {
+                return next;
             }
             self.added.wait(&mut queue);
         }
@@ -128,6 +139,7 @@ impl PreemptedGuests {
             let function = guest.function.clone();
             queue.waiting.push(&function, guest);
         }
+        queue.waits_since.get_or_insert_with(Instant::now);
         drop(queue);
         self.added.notify_one();
     }

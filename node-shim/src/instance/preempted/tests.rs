@@ -270,6 +270,28 @@ async fn a_guest_that_nothing_waits_for_takes_no_turn() {
     assert!(guests.queue.lock().waiting.is_empty());
 }
 
+#[tokio::test]
+async fn threads_that_take_no_guest_are_found() {
+    let guests = guests(0);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut queued = |namespace| {
+        let control = control();
+        let mut guest = guest(compute(control.clone()), namespace, &control, &guests);
+        assert!(Pin::new(&mut guest).poll(&mut cx).is_pending());
+        guest
+    };
+    assert!(!guests.are_stuck(Duration::ZERO));
+    let _computing = [queued("ns0"), queued("ns1")];
+    assert!(guests.are_stuck(Duration::ZERO));
+    assert!(!guests.are_stuck(Duration::from_secs(3_600)));
+    let first = guests.next().unwrap();
+    assert!(guests.are_stuck(Duration::ZERO), "another one waits");
+    let _second = guests.next().unwrap();
+    assert!(!guests.are_stuck(Duration::ZERO));
+    guests.push(first);
+    assert!(guests.are_stuck(Duration::ZERO));
+}
+
 struct PanicsWhenDropped;
 
 impl Drop for PanicsWhenDropped {
