@@ -6,7 +6,6 @@ use std::io::{self, Seek};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::bail;
 use futures::FutureExt;
@@ -20,10 +19,6 @@ use crate::disk::{DiskHealth, Draft};
 use crate::engine::{Engine, LinkedComponent, LoadError};
 use crate::function_cache::{FunctionCache, FunctionCounts};
 use crate::load::MAX_EXPLICIT;
-
-/// Longest wall-clock time of a compilation. A node starts one again that lacked CPU time; these commands do not, and share
-/// their machine with other programs. The limit of CPU time is that of a node.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
 
 type Load = fn(&Engine, &Path) -> Result<LinkedComponent, LoadError>;
 
@@ -112,7 +107,6 @@ impl LocalCode {
     async fn run(&self, checks: BoundsChecks) -> Result<Compiled, Failure> {
         let failed = |error: io::Error| Failure::new(LoadFailure::Load, error);
         let compiler = CompilerPool::new(PathBuf::from(THIS_PROGRAM))
-            .with_timeout(COMPILE_TIMEOUT)
             .with_checks(checks)
             .with_backtraces(self.compiler.engine.backtraces());
         let draft = Draft::in_memory(&Arc::new(DiskHealth::default())).map_err(failed)?;

@@ -38,22 +38,26 @@ impl<Q: Default> Rotation<Q> {
         })
     }
 
-    /// Takes an entry of the next member, which is the last in the order afterwards. A member whose queue is empty
-    /// leaves.
+    /// Takes an entry of the next member that has one, which is the last in the order afterwards. `take` empties a queue
+    /// before it returns `None`, and a member whose queue is empty leaves.
     fn turn<T>(
         &mut self,
-        take: impl FnOnce(&mut Q) -> Option<T>,
-        is_empty: impl FnOnce(&Q) -> bool,
+        take: impl Fn(&mut Q) -> Option<T>,
+        is_empty: impl Fn(&Q) -> bool,
     ) -> Option<T> {
-        let key = self.order.pop_front()?;
-        let queue = self.queues.get_mut(&key)?;
-        let taken = take(queue);
-        if is_empty(queue) {
-            self.queues.remove(&key);
-        } else {
-            self.order.push_back(key);
+        loop {
+            let key = self.order.pop_front()?;
+            let queue = self.queues.get_mut(&key)?;
+            let taken = take(queue);
+            if is_empty(queue) {
+                self.queues.remove(&key);
+            } else {
+                self.order.push_back(key);
+            }
+            if taken.is_some() {
+                return taken;
+            }
         }
-        taken
     }
 }
 
@@ -74,10 +78,14 @@ impl<T> FairQueue<T> {
             .push_back(entry);
     }
 
-    /// Takes the entry whose turn it is. Returns `None` when the queue is empty.
-    pub fn pop(&mut self) -> Option<T> {
+    /// Takes the entry whose turn it is. Those before it for which `waits` is false are dropped: they take no turn of their
+    /// function. Returns `None` when no entry waits.
+    pub fn pop(&mut self, waits: impl Fn(&T) -> bool) -> Option<T> {
+        let next = |entries: &mut VecDeque<T>| {
+            std::iter::from_fn(|| entries.pop_front()).find(|entry| waits(entry))
+        };
         self.namespaces.turn(
-            |functions| functions.turn(VecDeque::pop_front, VecDeque::is_empty),
+            |functions| functions.turn(&next, VecDeque::is_empty),
             |functions| functions.order.is_empty(),
         )
     }
@@ -100,7 +108,7 @@ mod tests {
         for (namespace, name, entry) in entries {
             queue.push(&FunctionKey::new(*namespace, *name), *entry);
         }
-        std::iter::from_fn(|| queue.pop()).collect()
+        std::iter::from_fn(|| queue.pop(|_| true)).collect()
     }
 
     #[test]
@@ -122,13 +130,33 @@ mod tests {
         let [a, b] = ["a", "b"].map(|namespace| FunctionKey::new(namespace, "f"));
         queue.push(&a, 1);
         queue.push(&b, 2);
-        assert_eq!(queue.pop(), Some(1));
+        assert_eq!(queue.pop(|_| true), Some(1));
         queue.push(&a, 3);
         queue.push(&b, 4);
-        assert_eq!(queue.pop(), Some(2));
-        assert_eq!(queue.pop(), Some(3));
-        assert_eq!(queue.pop(), Some(4));
-        assert!(queue.is_empty() && queue.pop().is_none());
+        assert_eq!(queue.pop(|_| true), Some(2));
+        assert_eq!(queue.pop(|_| true), Some(3));
+        assert_eq!(queue.pop(|_| true), Some(4));
+        assert!(queue.is_empty() && queue.pop(|_| true).is_none());
+    }
+
+    #[test]
+    fn an_entry_that_waits_no_longer_takes_no_turn() {
+        let mut queue = FairQueue::default();
+        let [f, g] = ["f", "g"].map(|name| FunctionKey::new("a", name));
+        for entry in [1, 2, 3, 4] {
+            queue.push(&f, entry);
+        }
+        queue.push(&g, 5);
+        queue.push(&g, 6);
+        queue.push(&FunctionKey::new("b", "f"), 7);
+        let waits = |entry: &u32| ![1, 2, 5, 6].contains(entry);
+        assert_eq!(queue.pop(waits), Some(3));
+        assert_eq!(queue.pop(waits), Some(7));
+        // `g` has left, and `a` keeps its turn
+        assert_eq!(queue.pop(waits), Some(4));
+        assert!(queue.is_empty() && queue.pop(waits).is_none());
+        queue.push(&f, 1);
+        assert!(queue.pop(waits).is_none() && queue.is_empty());
     }
 
     proptest! {
@@ -141,7 +169,7 @@ mod tests {
             for (at, (namespace, name)) in entries.iter().enumerate() {
                 queue.push(&FunctionKey::new(format!("n{namespace}"), format!("f{name}")), at);
             }
-            let order: Vec<usize> = std::iter::from_fn(|| queue.pop()).collect();
+            let order: Vec<usize> = std::iter::from_fn(|| queue.pop(|_| true)).collect();
             let mut sorted = order.clone();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..entries.len()).collect::<Vec<_>>());

@@ -2,11 +2,15 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use tokio::sync::Notify;
+
 /// Shared between a response body and the task that detects a stalled client.
 #[derive(Debug, Default)]
 pub(crate) struct StreamProgress {
     state: AtomicU8,
     chunks: AtomicU64,
+    /// Wakes the task that detects a stalled client.
+    finished: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,14 @@ impl StreamProgress {
             self.chunks.fetch_add(1, Ordering::Relaxed);
         }
         self.state.store(state as u8, Ordering::Relaxed);
+        if state == StreamState::Finished {
+            self.finished.notify_one();
+        }
+    }
+
+    /// Waits until the body has ended or was dropped. Only one task may wait.
+    pub(crate) async fn finished(&self) {
+        self.finished.notified().await;
     }
 
     pub(crate) fn state(&self) -> StreamState {

@@ -18,7 +18,8 @@ use crate::function_cache::FunctionStore;
 const MAX_COMPONENT: u64 = 50 << 20;
 /// Maximum address space in bytes, if three quarters of the container's memory are not less.
 const ADDRESS_SPACE: u64 = 2 << 30;
-const CPU_SECONDS: u64 = 60;
+/// CPU time of all threads of a compilation.
+pub(super) const CPU_SECONDS: u64 = 60;
 /// CPU time after which the kernel kills the process instead of sending a signal that names the limit.
 const KILL_CPU_SECONDS: u64 = CPU_SECONDS + 5;
 const MAX_NATIVE: u64 = 1 << 30;

@@ -1,7 +1,7 @@
 //! Compilation of untrusted components, each in a process of its own that has no access except to its
 //! standard streams.
 //!
-//! The process gets the component as stdin and an empty file as stdout. It has at most 60 s and reports
+//! The process gets the component as stdin and an empty file as stdout. It has at most 60 s of CPU time and reports
 //! an error as one line on stderr. It limits its own resources and its access to the system before it reads any
 //! input ([`child`], `sandbox`). Component bytes are parsed nowhere else.
 
@@ -20,6 +20,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use child::CPU_SECONDS;
 use node_shim_core::bounds_checks::BoundsChecks;
 use node_shim_core::desired::{Failure, LoadFailure};
 use rustix::process::Signal;
@@ -35,10 +36,10 @@ use crate::function_cache::FunctionExchange;
 /// Path of the running program, which is also the compiler program. It stays valid when the file is replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// The engine of a language, such as that of JavaScript, takes 15 s of CPU time, and other work comes first.
-const COMPILE_TIMEOUT: Duration = Duration::from_secs(60);
-/// CPU time below which a compilation that timed out counts as starved and is retried.
-const STARVATION_THRESHOLD: Duration = Duration::from_secs(20);
+/// Longest wall-clock time of a compilation. What a component may need is limited as CPU time by the process itself, so only a
+/// machine that has little CPU time for it takes so long. The engine of a language, such as that of JavaScript, takes 15 s of CPU
+/// time, and everything else comes first.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_REPORT: u64 = 64 << 10;
 
 /// Exit code with an [`ErrorReport`] on stderr.
@@ -132,7 +133,7 @@ impl CompilerPool {
         Self { backtraces, ..self }
     }
 
-    /// Replaces the time limit of a compilation. Default: 60 s.
+    /// Replaces the limit of the wall-clock time of a compilation. Default: 600 s.
     #[must_use]
     pub fn with_timeout(self, wall: Duration) -> Self {
         Self {
@@ -191,22 +192,22 @@ impl CompilerPool {
         let id = child.id();
         let outcome = tokio::time::timeout(self.timeout, finish(&mut child)).await;
         let Ok(finished) = outcome else {
-            let spent = id.and_then(processor_time);
+            let spent = id.and_then(processor_time).unwrap_or_default();
             let _ = child.kill().await;
-            let starved = STARVATION_THRESHOLD.min(self.timeout / 3);
-            let cause = match spent {
-                Some(spent) if spent < starved => LoadFailure::CompileStarved,
-                _ => LoadFailure::CompileLimit,
-            };
-            let message = format!(
-                "the compilation did not finish within {} s",
-                self.timeout.as_secs()
-            );
-            return Err(Failure::new(cause, message));
+            return Err(starved(spent, self.timeout));
         };
         let (status, stderr) = finished.map_err(broken)?;
         Ok((classify(status, &stderr, draft)?, stderr))
     }
+}
+
+/// Returns the failure of a compilation that got too little CPU time, which is tried again.
+fn starved(spent: Duration, wall: Duration) -> Failure {
+    let (spent, wall) = (spent.as_secs(), wall.as_secs());
+    let message = format!(
+        "the compilation had only {spent} s of CPU time in {wall} s, because the node is busy; it will be tried again"
+    );
+    Failure::new(LoadFailure::CompileStarved, message)
 }
 
 /// Returns the failure of a compiler process that could not be run.
@@ -251,6 +252,10 @@ fn classify(status: ExitStatus, stderr: &[u8], draft: Draft) -> Result<Compiled,
             "the compiler process made a system call that is forbidden to it and was killed; the component may be \
              an attack on the compiler",
         )),
+        None if status.signal() == Some(Signal::XCPU.as_raw()) => Err(Failure::new(
+            LoadFailure::CompileLimit,
+            format!("the compilation needs more than {CPU_SECONDS} s of CPU time"),
+        )),
         None => Err(Failure::new(
             LoadFailure::CompileLimit,
             format!("the compiler process was ended by {status}"),
@@ -285,6 +290,7 @@ mod tests {
         for own in [Signal::XCPU, Signal::ABORT, Signal::SEGV, Signal::XFSZ] {
             assert_eq!(cause(own), LoadFailure::CompileLimit);
         }
+        assert!(LoadFailure::CompileLimit.is_permanent());
         assert!(!LoadFailure::CompilerKilled.is_permanent());
         assert!(LoadFailure::CompilerViolation.is_permanent());
     }

@@ -118,7 +118,7 @@ pub(super) async fn admit(
     if passed.uncommon_method && !found.lists_method {
         return Err(NotAdmitted::Invalid(Rejection::MethodUnknown));
     }
-    let preview = origin.previewed_revision(&parts.headers);
+    let preview = origin.previewed_revision(&plane.options, &parts.headers);
     let Some(served) = table.function(found.function) else {
         let remote = table.remote(found.function);
         return Err(match remote {

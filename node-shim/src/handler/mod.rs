@@ -259,6 +259,7 @@ async fn serve(
         response_framing.names_trailers |= matches!(origin.via, Via::Node { .. });
     }
     let timing = plane.server_timing(sender, &admitted);
+    let has_stream = guard.is_some();
     let idle = admitted.revision.spec.limits.idle;
     let StartedGuest {
         mut guest,
@@ -318,7 +319,11 @@ async fn serve(
     if control.unread() == UnreadBody::Closes {
         shim_response::close(&mut answer);
     }
-    if let (ResponseBody::Streaming(body), Some(stream)) = (answer.body(), StreamReset::current()) {
+    // the guest of a caller on this node may be polled by the task of its client's stream
+    if has_stream
+        && let (ResponseBody::Streaming(body), Some(stream)) =
+            (answer.body(), StreamReset::current())
+    {
         plane.guests.spawn(reset_stalled_stream(
             body.progress(),
             stream,

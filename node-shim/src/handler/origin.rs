@@ -1,6 +1,6 @@
 //! Where a request comes from: from the client that has opened the connection, or from a client or a function of another node.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::request::Parts;
 use http::{HeaderMap, Version};
@@ -12,7 +12,7 @@ use node_shim_core::preview::REVISION;
 use node_shim_core::table::FunctionKey;
 
 use crate::connection::Connection;
-use crate::data_plane::DataPlaneState;
+use crate::data_plane::{DataPlaneOptions, DataPlaneState};
 
 /// A request that has arrived over a connection.
 pub(super) enum Arrival {
@@ -43,13 +43,20 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Returns the name of the revision that the client wants to see. Only a client in the pod itself can have one, such as
-    /// `kubectl port-forward`.
-    pub(super) fn previewed_revision(&self, headers: &HeaderMap) -> Option<String> {
-        if self.via != Via::Client || !self.peer.to_canonical().is_loopback() {
+    /// `kubectl port-forward`, and not those of a proxy there.
+    pub(super) fn previewed_revision(
+        &self,
+        options: &DataPlaneOptions,
+        headers: &HeaderMap,
+    ) -> Option<String> {
+        // sidecars use other addresses of the loopback network: that of Istio connects from 127.0.0.6
+        let localhost: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        if self.via != Via::Client || !localhost.contains(&self.peer.to_canonical()) {
             return None;
         }
         let named = headers.get(REVISION)?;
-        Some(String::from_utf8_lossy(named.as_bytes()).into_owned())
+        let name = String::from_utf8_lossy(named.as_bytes()).into_owned();
+        Some(name).filter(|_| !options.trusts(self.peer))
     }
 }
 
@@ -134,21 +141,35 @@ mod tests {
     #[test]
     fn only_a_client_in_the_pod_names_a_revision() {
         let headers = HeaderMap::from_iter([(REVISION, HeaderValue::from_static("shop-1"))]);
-        let seen = |peer: &str, via| {
+        let mut options = DataPlaneOptions::default();
+        let seen = |options: &DataPlaneOptions, peer: &str, via| {
             let peer = peer.parse().unwrap();
             let origin = Origin {
                 peer,
                 https: false,
                 via,
             };
-            origin.previewed_revision(&headers)
+            origin.previewed_revision(options, &headers)
         };
         for peer in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(seen(peer, Via::Client).as_deref(), Some("shop-1"), "{peer}");
-            assert_eq!(seen(peer, Via::Node { last: true }), None, "{peer}");
+            let named = seen(&options, peer, Via::Client);
+            assert_eq!(named.as_deref(), Some("shop-1"), "{peer}");
+            let passed_on = seen(&options, peer, Via::Node { last: true });
+            assert_eq!(passed_on, None, "{peer}");
         }
-        for peer in ["10.0.0.1", "::ffff:10.0.0.1", "fd00::1", "0.0.0.0"] {
-            assert_eq!(seen(peer, Via::Client), None, "{peer}");
+        for peer in [
+            "10.0.0.1",
+            "::ffff:10.0.0.1",
+            "fd00::1",
+            "0.0.0.0",
+            "127.0.0.6",
+        ] {
+            assert_eq!(seen(&options, peer, Via::Client), None, "{peer}");
         }
+        options.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        for peer in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            assert_eq!(seen(&options, peer, Via::Client), None, "{peer}");
+        }
+        assert!(seen(&options, "::1", Via::Client).is_some());
     }
 }

@@ -193,7 +193,13 @@ pub(super) async fn reset_stalled_stream(
 ) {
     loop {
         let before = progress.chunks();
-        tokio::time::sleep(timeout).await;
+        // a task for each response that has ended would keep what belonged to it
+        if tokio::time::timeout(timeout, progress.finished())
+            .await
+            .is_ok()
+        {
+            return;
+        }
         match progress.state() {
             StreamState::Finished => return,
             StreamState::WaitingForGuest => {}
@@ -205,4 +211,29 @@ pub(super) async fn reset_stalled_stream(
 
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::rt::Executor;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::connection::StreamExecutor;
+
+    /// A node with many short streams would keep each of them until the client might have stalled.
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_stream_that_has_ended() {
+        let (sender, stream) = oneshot::channel();
+        StreamExecutor.execute(async move {
+            let _ = sender.send(StreamReset::current());
+        });
+        let stream = stream.await.unwrap().unwrap();
+        let progress = Arc::new(StreamProgress::default());
+        let timeout = Duration::from_secs(3_600);
+        let watch = tokio::spawn(reset_stalled_stream(progress.clone(), stream, timeout));
+        progress.set(StreamState::WaitingForClient);
+        progress.set(StreamState::Finished);
+        watch.await.unwrap();
+    }
 }

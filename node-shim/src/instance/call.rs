@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use super::control::GuestControl;
+use super::control::{GuestControl, GuestEnd, Stopped};
 use super::idle::IdleInstances;
 use super::preempted::PreemptedGuests;
 use super::retained::{ResponseHead, RetainedBody};
@@ -102,6 +102,14 @@ pub(super) async fn call(call: GuestCall) {
         counters,
         span: _,
     } = call;
+    if let Some(reason) = control.stop_reason() {
+        // nothing needs a guest any longer that has waited for its first turn on another thread
+        if !control.is_dismissed() {
+            log.failure(reason, &Stopped(reason).into());
+        }
+        drop(instance);
+        return control.end(GuestEnd::failed(reason));
+    }
     let head = ResponseHead::new(head, control.clone());
     let context = RequestContext {
         revision,

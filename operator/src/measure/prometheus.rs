@@ -29,6 +29,9 @@ const SMALL_ANSWER: usize = 256 * 1024;
 const SERIES_BYTES: usize = 1024;
 /// Bytes of one sample, generously: `[1796000000.123,"12345678901234"],`.
 const SAMPLE_BYTES: usize = 36;
+/// Number of nodes whose names are read although they have not reported to this replica, as after a change of the leader: the
+/// largest cluster that Kubernetes is tested with.
+const NODES: usize = 5_000;
 /// Two servers may scrape each process, or one server twice as often as configured.
 const COPIES: usize = 2;
 /// Maximum number of series of `selvage_requests_total` of one revision in one process: outcomes, status classes, starts.
@@ -154,12 +157,13 @@ impl Prometheus {
         moments: Moments,
     ) -> Result<Identified<'a>, MeasureError> {
         let mut claims = Claims::default();
-        let limit = self.limit(known.len(), 1, window);
+        let limit = self.limit(known.len().max(NODES), 1, window);
         let nodes = Selector::new("selvage_node_info", &self.targets).range(window);
         self.query(&nodes, None, limit, |series| claims.node(&series))
             .await?;
         let at = claims.newest();
         if at.is_some() {
+            let limit = self.limit(known.len().max(claims.len()), 1, window);
             let starts = Selector::new("process_start_time_seconds", &self.targets);
             self.query(&starts.range(window), at, limit, |series| {
                 claims.start(&series);

@@ -96,6 +96,11 @@ impl Claims {
         }
     }
 
+    /// Returns the number of targets that claim to be a node.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Time of the newest scrape; `None` without targets.
     pub(super) fn newest(&self) -> Option<Moment> {
         let all = self.nodes.values().filter_map(BTreeMap::last_key_value);

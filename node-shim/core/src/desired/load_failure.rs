@@ -26,7 +26,7 @@ pub enum LoadFailure {
     WorldMismatch,
     /// The component exceeds a limit of the compiler or of an instance.
     CompileLimit,
-    /// The compilation exceeded its time limit without getting enough CPU time.
+    /// The compilation exceeded its wall-clock limit before it had the CPU time that it may use.
     CompileStarved,
     /// The compiler rejected the component.
     CompileRejected,
@@ -76,10 +76,11 @@ impl LoadFailure {
             Self::NotAComponent => ExceptionReason::NotAComponent,
             Self::UnsupportedFeature => ExceptionReason::UnsupportedFeature,
             Self::WorldMismatch => ExceptionReason::WorldMismatch,
-            Self::CompileLimit | Self::CompileStarved => ExceptionReason::CompileLimit,
-            Self::CompileRejected | Self::CompilerUnavailable | Self::CompilerKilled => {
-                ExceptionReason::CompileFailed
-            }
+            Self::CompileLimit => ExceptionReason::CompileLimit,
+            Self::CompileRejected
+            | Self::CompileStarved
+            | Self::CompilerUnavailable
+            | Self::CompilerKilled => ExceptionReason::CompileFailed,
             Self::CompilerViolation => ExceptionReason::CompilerViolation,
             Self::Load | Self::RevisionLimit => ExceptionReason::LoadFailed,
             Self::DiskFull => ExceptionReason::DiskFull,

@@ -46,12 +46,13 @@ enum Position {
 impl PreemptedGuest {
     /// Lets the guest run for a turn if it waits for one. Returns whether it waits for another one then.
     pub(super) fn turn(self: &Arc<Self>) -> bool {
+        // left after the guest is dropped, which may need it too
+        let _runtime = self.runtime.enter();
         let Some(mut guest) = self.take_queued() else {
             return false;
         };
-        let _runtime = self.runtime.enter();
-        self.control.begin_turn();
-        self.woken.store(false, Ordering::Release);
+        // the guest sees what it was woken for until now
+        self.woken.swap(false, Ordering::AcqRel);
         let waker = Waker::from(self.clone());
         let mut context = Context::from_waker(&waker);
         let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(&mut context)));
@@ -77,11 +78,20 @@ impl PreemptedGuest {
         preempted
     }
 
-    /// Takes the guest for a turn if it waits for one.
+    /// Returns whether the guest waits for a turn.
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(*self.position.lock(), Position::Queued(_))
+    }
+
+    /// Begins a turn of the guest if it waits for one.
     fn take_queued(&self) -> Option<MovableGuest> {
         let mut position = self.position.lock();
         match std::mem::replace(&mut *position, Position::Running) {
-            Position::Queued(guest) => Some(guest),
+            Position::Queued(guest) => {
+                // before the guest can be abandoned, which ends the turn
+                self.control.begin_turn();
+                Some(guest)
+            }
             other => {
                 *position = other;
                 None
@@ -123,9 +133,9 @@ impl PreemptedGuest {
     fn abandon(&self) {
         let mut position = self.position.lock();
         let before = std::mem::replace(&mut *position, Position::Abandoned);
+        self.control.end_turn();
         drop(position);
         drop(before);
-        self.control.end_turn();
     }
 }
 

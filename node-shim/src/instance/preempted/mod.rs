@@ -8,6 +8,7 @@ mod guest;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -93,8 +94,11 @@ impl PreemptedGuests {
     /// Runs guests until the queue is closed.
     fn run(&self) {
         while let Some(next) = self.next() {
-            if next.turn() {
-                self.push(next);
+            // a thread is not replaced, and a guest that nothing waits for is dropped here
+            match catch_unwind(AssertUnwindSafe(|| next.turn())) {
+                Ok(true) => self.push(next),
+                Ok(false) => {}
+                Err(_) => tracing::error!("a guest panicked when it was dropped"),
             }
         }
     }
@@ -103,7 +107,9 @@ impl PreemptedGuests {
         let mut queue = self.queue.lock();
         while !queue.closed {
             let stopping = queue.stopping.pop_front();
-            if let Some(next) = stopping.or_else(|| queue.waiting.pop()) {
+            // those that have ended would take the turns of their function, and pile up while other functions compute
+            let waiting = || queue.waiting.pop(|guest| guest.is_queued());
+            if let Some(next) = stopping.or_else(waiting) {
                 return Some(next);
             }
             self.added.wait(&mut queue);

@@ -142,6 +142,6 @@ async fn an_endless_answer_is_left_at_its_bound() {
     // it ends because the client has left
     server.await.unwrap();
     let written = written.load(Ordering::SeqCst);
-    // the bound of this question is below 300 KiB; sockets hold some more
-    assert!(written < 12 << 20, "{written} bytes were taken");
+    // the bound of this question is below 22 MiB, for the names of 5,000 nodes; sockets hold some more
+    assert!(written < 34 << 20, "{written} bytes were taken");
 }

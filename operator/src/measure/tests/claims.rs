@@ -206,3 +206,25 @@ async fn nodes_that_have_not_reported_yet_make_no_answer_too_large() {
     }
     assert_eq!(counts(&read(scraped).await), truth());
 }
+
+/// The names of all nodes, and the starts of their processes, are read before any of them is known to have reported.
+#[tokio::test]
+async fn the_names_of_nodes_that_have_not_reported_yet_make_no_answer_too_large() {
+    let mut scraped = one_node();
+    let build = "0123456789abcdef".repeat(32);
+    for n in 0..800 {
+        let target =
+            json!({"instance": format!("10.1.{}.{}:9180", n / 250, n % 250), "build": build});
+        let mut info = target.clone();
+        info["node_name"] = json!(format!("other-{n}"));
+        let claims = [
+            ("selvage_node_info", info, "1"),
+            ("process_start_time_seconds", target, "900.25"),
+        ];
+        for (metric, labels, value) in claims {
+            let one = series(metric, labels, json!([[1002.5, value]]));
+            scraped.get_mut(metric).unwrap().push(one);
+        }
+    }
+    assert_eq!(counts(&read(scraped).await), truth());
+}
