@@ -25,7 +25,7 @@ pub enum LoggedRequests {
     Off,
     /// Requests that failed, and those with a status from 500 to 599.
     Errors,
-    /// All; [`AccessLogOptions::sample`] of those that did not fail.
+    /// All requests; of those that did not fail, the part that --access-log-sample names.
     All,
 }
 

@@ -1,4 +1,4 @@
-//! A service of gRPC: `loans.v1.Loans` of `loans.proto`.
+//! A gRPC service: `loans.v1.Loans` of `loans.proto`.
 //!
 //! * `Quote` (unary) returns the monthly payment of a loan.
 //! * `Plan` (server streaming) sends a message for each month until the loan is paid back.

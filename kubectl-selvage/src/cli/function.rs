@@ -36,7 +36,7 @@ pub(crate) struct InvokeArgs {
     /// Print no body and end with 22 if the status is 400 or higher
     #[arg(short, long)]
     pub(crate) fail: bool,
-    /// Send the request to this node. Default: the first node that serves the function
+    /// Send the request to this node, which passes it on if another one has the function. Default: the first node by name
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
     /// Let this revision serve the request, whatever its weight is: candidate, stable, or its name. Default: by the weights

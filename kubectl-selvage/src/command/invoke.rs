@@ -73,7 +73,7 @@ pub(super) async fn invoke(cluster: &Cluster, args: &InvokeArgs) -> Result<Code>
     })
 }
 
-/// Sends the request to the first node that serves the function and prints the response.
+/// Sends the request to the first node by name, or to the next one if that has no route for it, and prints the response.
 async fn exchange(
     api: &Api<Pod>,
     function: &EdgeFunction,
