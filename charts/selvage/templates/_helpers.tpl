@@ -13,6 +13,11 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Labels of the nodes that a pod may run on; call with those of the values. The images are for Linux only. */}}
+{{- define "selvage.nodeSelector" -}}
+{{- toYaml (mergeOverwrite (dict "kubernetes.io/os" "linux") .) }}
+{{- end }}
+
 {{/* Security context of a container without any privileges. */}}
 {{- define "selvage.restricted" -}}
 allowPrivilegeEscalation: false
