@@ -40,7 +40,7 @@ pub struct RevisionSpec {
     pub reuse: ReusePolicy,
 }
 
-/// Maximum number of concurrent requests of a node that name one revision: somebody tries it.
+/// Maximum number of concurrent requests of a node that name the same revision: a user tries it.
 const PREVIEWS: u32 = 1;
 
 /// A revision, shared by the routing tables that contain it and the requests that run it.
