@@ -13,7 +13,7 @@ pub enum QueueAllReason {
     /// This replica starts to decide.
     Leading,
     /// The operator's own Secret was read, which has the key that names revisions.
-    OwnSecret,
+    CertificateSecret,
     /// These nodes joined, left or changed their labels, or their node-shims were seen first.
     Nodes(BTreeSet<String>),
     /// Nodes connected or fell silent.
@@ -31,7 +31,7 @@ impl QueueAllReason {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Leading => "leading",
-            Self::OwnSecret => "own_secret",
+            Self::CertificateSecret => "certificate_secret",
             Self::Nodes(_) => "nodes",
             Self::LiveNodes { .. } => "live_nodes",
         }
@@ -42,7 +42,7 @@ impl fmt::Display for QueueAllReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Leading => f.write_str("this replica starts to decide"),
-            Self::OwnSecret => f.write_str("the operator's own Secret was read"),
+            Self::CertificateSecret => f.write_str("the operator's own Secret was read"),
             Self::Nodes(names) => write!(f, "nodes or their labels changed ({})", list(names)),
             Self::LiveNodes { joined, left } => {
                 f.write_str("the set of live nodes changed (")?;

@@ -47,7 +47,7 @@ impl Start {
         let own_key = ObjectKey::new(&self.namespace, certificate_secret::NAME);
         let mut tasks = Tasks::default();
         let (loaded, is_loaded) = watch::channel(false);
-        let load = self.load_own_secret(own_key.clone(), loaded);
+        let load = self.load_certificate_secret(own_key.clone(), loaded);
         let dispatch = &self.shared.dispatch;
         let follow = dispatch.clone().follow_secrets(received.secrets, load);
         tasks.follow("the watch of Secrets", follow);
@@ -78,7 +78,7 @@ impl Start {
         let forget = dispatch.clone().forget_config_maps(config_maps);
         tasks.follow("the garbage collection of ConfigMaps", forget);
         tokio::select! {
-            () = self.own_secret(&own_key, is_loaded) => {}
+            () = self.await_certificate_secret(&own_key, is_loaded) => {}
             error = tasks.ended() => return Err(error),
         }
         self.serve().await;
@@ -87,7 +87,7 @@ impl Start {
     }
 
     /// Takes over each version of the operator's own Secret.
-    fn load_own_secret(
+    fn load_certificate_secret(
         &self,
         own_key: ObjectKey,
         loaded: watch::Sender<bool>,
@@ -106,7 +106,9 @@ impl Start {
                 Ok(()) => {
                     loaded.send_replace(true);
                     shared.dispatch.projector.refresh_all();
-                    shared.dispatch.queue_all(&QueueAllReason::OwnSecret);
+                    shared
+                        .dispatch
+                        .queue_all(&QueueAllReason::CertificateSecret);
                 }
                 Err(error) => tracing::error!(%error, "the operator's own Secret cannot be used"),
             }
@@ -114,7 +116,7 @@ impl Start {
     }
 
     /// Waits for the operator's own Secret, which the leader creates.
-    async fn own_secret(&self, key: &ObjectKey, mut loaded: watch::Receiver<bool>) {
+    async fn await_certificate_secret(&self, key: &ObjectKey, mut loaded: watch::Receiver<bool>) {
         let mut log = FailureLog::default();
         loop {
             if *loaded.borrow_and_update() {
