@@ -48,11 +48,11 @@ pub struct TraceOptions {
 /// Protocol of OTLP, with the names of the variable `OTEL_EXPORTER_OTLP_PROTOCOL`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OtlpProtocol {
-    /// gRPC.
+    /// OTLP over gRPC, usually on port 4317.
     #[default]
     #[value(name = "grpc")]
     Grpc,
-    /// HTTP with messages of Protocol Buffers.
+    /// OTLP over HTTP with messages in Protocol Buffers, usually on port 4318.
     #[value(name = "http/protobuf")]
     HttpProtobuf,
 }
