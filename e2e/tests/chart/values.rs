@@ -35,7 +35,8 @@ pub(crate) const INSTALLATIONS: &[(&str, &[&str])] = &[
             "nodeShim.egress.denyHosts={db.corp.example,*.internal.example}",
             "nodeShim.accessLog.requests=errors",
             "nodeShim.serverTiming=true",
-            "nodeShim.traces.endpoint=https://otel.example:4317",
+            "nodeShim.traces.endpoint=https://otel.example/otlp/v1/traces",
+            "nodeShim.traces.protocol=http/protobuf",
             "nodeShim.traces.sampleRatio=0.01",
             "nodeShim.traces.headersSecret.name=otel-access",
             "operator.podLabels.team=edge",
@@ -170,6 +171,11 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("nodeShim.accessLog.sampleRatio=2", "sampleRatio"),
     ("nodeShim.accessLog.sampleRatio=1.5", "sampleRatio"),
     ("nodeShim.traces.endpoint=collector:4317", "endpoint"),
+    (
+        "nodeShim.traces.endpoint=http://c:4318/v1/traces",
+        "endpoint",
+    ),
+    ("nodeShim.traces.protocol=http/json", "protocol"),
     ("nodeShim.drain.graceSeconds=0", "graceSeconds"),
     ("typo=1", "typo"),
 ];

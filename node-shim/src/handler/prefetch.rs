@@ -56,12 +56,7 @@ pub(super) async fn prefetch(
             }
         }
         for _ in polls.by_ref() {
-            let ended = match control.guest_end() {
-                Some(ending) if ending.unfinished || ending.failure.is_some() => {
-                    return Poll::Ready(Err(ending.failure.unwrap_or(FailureReason::Unfinished)));
-                }
-                ending => ending.is_some(),
-            };
+            let ended = has_ended(control)?;
             let more = early.read(body, framing, ended)?;
             // the guest has ended, so nothing more will arrive
             if ended && !early.complete {
@@ -80,7 +75,24 @@ pub(super) async fn prefetch(
         Poll::Ready(Ok(()))
     })
     .await?;
+    if early.complete || framing.length == Some(early.data.len() as u64) {
+        guest.end_turn().await;
+        has_ended(control)?;
+    }
     Ok(early)
+}
+
+/// Returns whether the guest has ended.
+///
+/// # Errors
+/// Returns why it has no valid response.
+fn has_ended(control: &GuestControl) -> Result<bool, FailureReason> {
+    match control.guest_end() {
+        Some(ending) if ending.unfinished || ending.failure.is_some() => {
+            Err(ending.failure.unwrap_or(FailureReason::Unfinished))
+        }
+        ending => Ok(ending.is_some()),
+    }
 }
 
 impl Prefetched {

@@ -93,8 +93,7 @@ pub(super) async fn call(call: GuestCall) {
         deadline: _,
         log,
         head,
-        // dropped after the instance
-        permit: _permit,
+        permit,
         key_value,
         outbound,
         preempted: _,
@@ -111,6 +110,8 @@ pub(super) async fn call(call: GuestCall) {
         return control.end(GuestEnd::failed(reason));
     }
     let head = ResponseHead::new(head, control.clone());
+    // Dropped after the instance, and before the head: a request that gets no response waits for that of its head.
+    let _permit = permit;
     let context = RequestContext {
         revision,
         control,

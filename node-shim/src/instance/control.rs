@@ -8,8 +8,13 @@ use futures::task::AtomicWaker;
 use node_shim_core::failure_reason::FailureReason;
 
 use super::metered::CpuMeter;
+use super::preempted::is_short;
 use crate::body::UnreadBody;
 use crate::data_plane::StopFlag;
+
+/// Maximum number of turns for which the end of a response waits. A guest that goes on with something else after its response
+/// may compute for long, or be woken again and again.
+pub(crate) const LAST_TURNS: u32 = 4;
 
 /// Controls a guest and reports how it ended.
 #[derive(Debug)]
@@ -22,13 +27,15 @@ pub(crate) struct GuestControl {
     client: AtomicU8,
     /// Wakes the guest's task when it has to stop.
     guest: AtomicWaker,
-    /// Wakes the task that waits for the end of the guest.
+    /// Wakes the task that waits for the end of the guest, or of its turn.
     watcher: AtomicWaker,
     head: AtomicBool,
     /// Whether the guest has just used up its turn.
     preempted: AtomicBool,
     /// Number of turns that have begun or ended on other threads: odd during a turn, and while the guest waits for it.
     turn: AtomicU32,
+    /// Value of `turn` when the task of the guest looked last. It has seen everything that the guest did in earlier turns.
+    seen_turn: AtomicU32,
     /// Whether the guest waits for another turn after the one that is over, or has it.
     computing: AtomicBool,
     /// Value of `turn` when the guest set its head.
@@ -69,6 +76,7 @@ impl GuestControl {
             head: AtomicBool::new(false),
             preempted: AtomicBool::new(false),
             turn: AtomicU32::new(0),
+            seen_turn: AtomicU32::new(0),
             computing: AtomicBool::new(false),
             head_turn: AtomicU32::new(0),
             dismissed: AtomicBool::new(false),
@@ -177,22 +185,37 @@ impl GuestControl {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
+    /// Ends the turn that the guest has or waits for, and the next one if there is none. It takes no further one.
+    pub(super) fn skip_turn(&self) {
+        self.begin_turn();
+        self.set_computing(false);
+        self.end_turn();
+        self.see_turn();
+    }
+
+    /// Records that the task of the guest has seen how far its turns have come. Only for this task.
+    pub(super) fn see_turn(&self) {
+        let turn = self.turn.load(Ordering::Acquire);
+        if self.seen_turn.swap(turn, Ordering::AcqRel) != turn {
+            self.watcher.wake();
+        }
+    }
+
     /// Records whether the guest continues with another turn.
     pub(super) fn set_computing(&self, computing: bool) {
         self.computing.store(computing, Ordering::Release);
     }
 
-    /// Returns the turn on another thread that the guest waits for or has; `None` when there is none, or when it waits for a
-    /// further one.
-    pub(super) fn turn(&self) -> Option<u32> {
-        Some(self.turn.load(Ordering::Acquire)).filter(|turn| turn % 2 == 1)
+    /// Returns whether turns on another thread have begun, or may begin when the guest continues.
+    pub(crate) fn may_move(&self) -> bool {
+        self.turn.load(Ordering::Acquire) != 0 || !is_short(self.meter.used())
     }
 
     /// Returns a number that [`has_come_to`](Self::has_come_to) when the present turn on another thread is over, or the next
     /// one of a guest that computes; `None` when no turn is expected.
     pub(crate) fn end_of_turn(&self) -> Option<u32> {
         // `computing` is set before a turn ends, so it is read after the turn: it is that of this turn or of a later one
-        let turn = self.turn.load(Ordering::Acquire);
+        let turn = self.seen_turn.load(Ordering::Acquire);
         match turn % 2 {
             1 => Some(turn.wrapping_add(1)),
             _ if self.computing.load(Ordering::Acquire) => Some(turn.wrapping_add(2)),
@@ -200,16 +223,21 @@ impl GuestControl {
         }
     }
 
-    /// Returns whether a turn is over, or the guest has ended.
+    /// Returns a number that [`has_come_to`](Self::has_come_to) when the turn is over in which the guest has written what was
+    /// just read.
+    pub(crate) fn end_of_writing(&self) -> u32 {
+        end_of(self.turn.load(Ordering::Acquire))
+    }
+
+    /// Returns whether a turn is over, and the task of the guest has seen that.
     pub(crate) fn has_come_to(&self, end_of_turn: u32) -> bool {
-        let left = end_of_turn.wrapping_sub(self.turn.load(Ordering::Acquire));
-        !matches!(left, 1 | 2) || self.guest_end().is_some()
+        let seen = self.seen_turn.load(Ordering::Acquire);
+        seen.wrapping_sub(end_of_turn) <= u32::MAX / 2
     }
 
     /// Returns whether the guest has set its head in a turn that is not over. More of the response may follow in it.
     pub(super) fn sets_head(&self) -> bool {
-        self.turn()
-            .is_some_and(|turn| self.head_turn.load(Ordering::Acquire) == turn)
+        !self.has_come_to(end_of(self.head_turn.load(Ordering::Acquire)))
     }
 
     pub(super) fn set_head(&self) {
@@ -239,6 +267,11 @@ impl GuestControl {
     pub(crate) fn register_watcher(&self, waker: &std::task::Waker) {
         self.watcher.register(waker);
     }
+}
+
+/// Returns the number of turns at the end of the one that is under way, if there is one.
+const fn end_of(turn: u32) -> u32 {
+    turn.wrapping_add(turn % 2)
 }
 
 fn write_first(slot: &AtomicU8, reason: FailureReason) {

@@ -26,7 +26,7 @@ mod task;
 mod wasi_context;
 
 pub(crate) use call::{Deadline, GuestCall, GuestHead, InstanceSource};
-pub(crate) use control::{GuestControl, GuestEnd};
+pub(crate) use control::{GuestControl, GuestEnd, LAST_TURNS};
 pub(crate) use host_memory::add_to_linker as add_host_memory;
 pub(crate) use host_memory_p3::add_to_linker as add_host_memory_p3;
 pub(crate) use idle::IdleInstances;

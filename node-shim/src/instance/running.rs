@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::call::GuestCall;
-use super::control::GuestControl;
+use super::control::{GuestControl, LAST_TURNS};
 use super::task::run;
 
 /// A running guest. If it is dropped before `detach`, because its connection has ended, the guest is
@@ -47,14 +47,43 @@ impl RunningGuest {
         &mut self,
         mut answered: oneshot::Receiver<T>,
     ) -> Result<T, oneshot::error::RecvError> {
-        poll_fn(|cx| {
+        let answered = poll_fn(|cx| {
             self.poll(cx);
             if self.control.sets_head() {
                 return Poll::Pending;
             }
             Pin::new(&mut answered).poll(cx)
         })
-        .await
+        .await;
+        if answered.is_err() {
+            self.end_turn().await;
+        }
+        answered
+    }
+
+    /// Runs a guest on another thread to the end of the turn in which it has written what was just read, and of the next ones if
+    /// it was interrupted or waited for its reader. If it has ended then, it has returned what it held.
+    pub(crate) async fn end_turn(&mut self) {
+        if self.guest.is_none() || !self.control.may_move() {
+            return;
+        }
+        let mut end = self.control.end_of_writing();
+        for _ in 0..LAST_TURNS {
+            poll_fn(|cx| {
+                // queues a guest that waited for the reader of its body
+                self.poll(cx);
+                if self.control.has_come_to(end) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            match self.control.end_of_turn() {
+                Some(next) => end = next,
+                None => return,
+            }
+        }
     }
 
     /// Lets the guest continue in a separate task.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{ExporterBuildError, WithExportConfig, WithTonicConfig};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::resource::EnvResourceDetector;
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::ClientTlsConfig;
 
-use super::{DropReason, Queued, SpanCounters};
+use super::{DropReason, OtlpProtocol, Queued, SpanCounters, over_http};
 use crate::egress::system_roots;
 
 /// Maximum number of spans in one message.
@@ -33,20 +33,29 @@ pub struct ExportError(#[from] ExporterBuildError);
 /// Returns the exporter. It connects when it sends for the first time. It reads the header fields and the
 /// timeout from the standard environment variables.
 pub(super) fn exporter(
+    protocol: OtlpProtocol,
     endpoint: &str,
     node: &str,
 ) -> Result<opentelemetry_otlp::SpanExporter, ExportError> {
+    let mut exporter = match protocol {
+        OtlpProtocol::Grpc => grpc(endpoint)?,
+        OtlpProtocol::HttpProtobuf => over_http::exporter(endpoint)?,
+    };
+    exporter.set_resource(&resource(node));
+    Ok(exporter)
+}
+
+fn grpc(endpoint: &str) -> Result<opentelemetry_otlp::SpanExporter, ExporterBuildError> {
     let mut builder = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
+        .with_protocol(Protocol::Grpc)
         .with_endpoint(endpoint);
     // reading the certificate authorities takes milliseconds
     if !endpoint.starts_with("http://") {
         let roots = system_roots().roots.iter().cloned();
         builder = builder.with_tls_config(ClientTlsConfig::new().trust_anchors(roots));
     }
-    let mut exporter = builder.build()?;
-    exporter.set_resource(&resource(node));
-    Ok(exporter)
+    builder.build()
 }
 
 /// Returns the attributes of the process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` take precedence.

@@ -8,6 +8,7 @@
 mod attributes;
 mod export;
 mod outbound_span;
+mod over_http;
 mod request_span;
 
 use std::fmt;
@@ -31,8 +32,11 @@ pub(crate) use request_span::{GuestSpan, RequestSpan, SpanEnd, SpannedRequest};
 /// Options of traces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceOptions {
-    /// URL of the collector, which receives OTLP over gRPC, like `http://collector.monitoring:4317`. `None`: no traces.
+    /// URL of the collector, like `http://collector.monitoring:4317` with gRPC and
+    /// `http://collector.monitoring:4318/v1/traces` with HTTP. `None`: no traces.
     pub endpoint: Option<String>,
+    /// Protocol of the collector. Default: gRPC.
+    pub protocol: OtlpProtocol,
     /// Part of the requests that is recorded if no trusted sender has decided, from 0 to 1. Default: 0.
     pub sample_ratio: f64,
     /// Maximum number of spans that wait for the exporter. Default: 4,096.
@@ -41,10 +45,33 @@ pub struct TraceOptions {
     pub delay: Duration,
 }
 
+/// Protocol of OTLP, with the names of the variable `OTEL_EXPORTER_OTLP_PROTOCOL`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OtlpProtocol {
+    /// OTLP over gRPC, usually on port 4317.
+    #[default]
+    #[value(name = "grpc")]
+    Grpc,
+    /// OTLP over HTTP with messages in Protocol Buffers, usually on port 4318.
+    #[value(name = "http/protobuf")]
+    HttpProtobuf,
+}
+
+impl OtlpProtocol {
+    /// Returns the URL for traces of a collector that receives all signals at this URL.
+    pub(crate) fn traces_url(self, collector: &str) -> String {
+        match self {
+            Self::Grpc => collector.to_owned(),
+            Self::HttpProtobuf => format!("{}/v1/traces", collector.trim_end_matches('/')),
+        }
+    }
+}
+
 impl Default for TraceOptions {
     fn default() -> Self {
         Self {
             endpoint: None,
+            protocol: OtlpProtocol::default(),
             sample_ratio: 0.0,
             queue: 4_096,
             delay: Duration::from_secs(1),
@@ -120,7 +147,7 @@ impl Tracer {
         let Some(endpoint) = &options.endpoint else {
             return Ok(None);
         };
-        let exporter = export::exporter(endpoint, node)?;
+        let exporter = export::exporter(options.protocol, endpoint, node)?;
         let (queue, queued) = mpsc::channel(options.queue.max(1));
         let counters: Arc<SpanCounters> = Arc::default();
         let task = export::run(queued, exporter, options.delay, Arc::clone(&counters));
@@ -390,6 +417,17 @@ mod tests {
         assert_eq!((count(0.0), count(1.0)), (0, 2_000));
         // 13 standard deviations
         assert!((700..=1_300).contains(&count(0.5)));
+    }
+
+    #[test]
+    fn the_path_is_added_to_the_url_of_a_collector_of_all_signals() {
+        let (grpc, http) = (OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf);
+        assert_eq!(grpc.traces_url("http://c:4317"), "http://c:4317");
+        assert_eq!(http.traces_url("http://c:4318"), "http://c:4318/v1/traces");
+        assert_eq!(
+            http.traces_url("https://c/otlp/"),
+            "https://c/otlp/v1/traces"
+        );
     }
 
     #[test]

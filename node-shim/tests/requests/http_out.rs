@@ -401,6 +401,7 @@ fn hg_20_empty_writes_produce_no_lines() {
         get(node.address(), "/").status_and_error(),
         (504, "deadline")
     );
+    node.outcomes(1);
     assert_eq!(node.failures(), ["cpu 1"]);
     crate::support::node::eventually("the reason is written", || !node.log().is_empty());
     let log = node.log();

@@ -206,6 +206,7 @@ fn hg_6_hg_7_handles_and_host_calls_are_bounded() {
     for bytes in [(1 << 20) + 1, 1 << 30] {
         let node = Node::serve(&random(bytes));
         assert_eq!(get(node.address(), "/").status_and_error(), (500, "trap"));
+        node.outcomes(1);
         assert_eq!(node.failures(), ["host_limit 1"]);
         node.is_quiet();
     }

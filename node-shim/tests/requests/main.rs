@@ -12,6 +12,7 @@
 mod access_log;
 mod backtraces;
 mod client_variety;
+mod computing;
 mod config;
 mod connection_limits;
 mod content_length;

@@ -58,6 +58,7 @@ fn request(node: &Node, namespace: &str) -> Wire {
 fn assert_only_greedy_is_refused(node: &Node, reason: &str) {
     let refused = request(node, "greedy").read().unwrap();
     assert_eq!(refused.status_and_error(), (503, "overloaded"));
+    node.outcomes(1);
     assert_eq!(node.failures(), [format!("{reason} 1")]);
     assert_eq!(request(node, "modest").read().unwrap().status, 200);
 }

@@ -98,6 +98,12 @@ async fn three_functions_are_served_with_two_mapped_components() {
     assert_eq!(most.load(Ordering::Relaxed), 2);
     // The functions are called in turn, so each call finds its code unmapped, except the first two.
     let requests = "selvage_requests_total";
+    let counted = tokio::time::timeout(TIMEOUT, async {
+        while metric(&node, requests, &["outcome=\"ok\""]).await < 30 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(counted.await.is_ok(), "all requests are counted");
     let cold = metric(&node, requests, &["start=\"cold\"", "outcome=\"ok\""]).await;
     assert!(cold >= 28, "{cold}");
     assert_eq!(metric(&node, requests, &["outcome=\"ok\""]).await, 30);

@@ -107,33 +107,39 @@ impl PreemptedGuest {
     ) -> Poll<Option<GuestOutcome>> {
         self.task.register(cx.waker());
         let mut position = self.position.lock();
-        match &mut *position {
-            Position::Ended(outcome) => return Poll::Ready(outcome.take()),
-            Position::Resting(_) if self.woken.swap(false, Ordering::AcqRel) => {}
-            Position::Queued(_)
-                if self.control.stop_reason().is_some()
-                    && !self.hurries.swap(true, Ordering::Relaxed) =>
-            {
-                drop(position);
-                guests.push(self.clone());
-                return Poll::Pending;
+        let mut queued = false;
+        let mut outcome = Poll::Pending;
+        *position = match std::mem::replace(&mut *position, Position::Running) {
+            Position::Resting(guest) if self.woken.swap(false, Ordering::AcqRel) => {
+                self.control.begin_turn();
+                queued = true;
+                Position::Queued(guest)
             }
-            _ => return Poll::Pending,
-        }
-        if let Position::Resting(guest) = std::mem::replace(&mut *position, Position::Running) {
-            *position = Position::Queued(guest);
-            self.control.begin_turn();
-        }
+            Position::Queued(guest) => {
+                queued = self.control.stop_reason().is_some()
+                    && !self.hurries.swap(true, Ordering::Relaxed);
+                Position::Queued(guest)
+            }
+            Position::Ended(ended) => {
+                outcome = Poll::Ready(ended);
+                Position::Ended(None)
+            }
+            other => other,
+        };
+        // turns begin and end only while the position is locked
+        self.control.see_turn();
         drop(position);
-        guests.push(self.clone());
-        Poll::Pending
+        if queued {
+            guests.push(self.clone());
+        }
+        outcome
     }
 
     /// Drops the guest, now or at the end of its present turn.
     fn abandon(&self) {
         let mut position = self.position.lock();
         let before = std::mem::replace(&mut *position, Position::Abandoned);
-        self.control.end_turn();
+        self.control.skip_turn();
         drop(position);
         drop(before);
     }
@@ -201,6 +207,7 @@ where
         });
         shared.task.register(cx.waker());
         self.control.begin_turn();
+        self.control.see_turn();
         self.guests.push(shared.clone());
         self.place = Place::Preempted(shared);
     }

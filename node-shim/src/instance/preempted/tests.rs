@@ -70,7 +70,7 @@ async fn a_guest_leaves_its_event_loop_when_it_has_used_up_its_turn() {
         on_loop.push(here);
     }
     assert_eq!(on_loop, [true, false, false]);
-    assert_eq!(control.turn(), None);
+    assert_eq!(control.end_of_turn(), None);
     guests.close().await;
 }
 
@@ -85,7 +85,7 @@ async fn a_guest_that_is_expected_to_compute_begins_on_another_thread() {
     let function = FunctionKey::new("ns", "f");
     let guest = Preemptible::new(work, true, &function, &control, &guests);
     guest.await.unwrap();
-    assert_eq!(control.turn(), None);
+    assert_eq!(control.end_of_turn(), None);
     guests.close().await;
 }
 
@@ -133,7 +133,7 @@ async fn a_guest_that_has_to_stop_goes_before_all_others() {
     let mut cx = Context::from_waker(Waker::noop());
     for (control, guest) in &mut computing {
         assert!(Pin::new(guest).poll(&mut cx).is_pending());
-        assert!(control.turn().is_some());
+        assert!(control.end_of_turn().is_some());
     }
     let next = guests.next().unwrap();
     assert_eq!(&*next.function.namespace, "ns0");
@@ -181,10 +181,13 @@ async fn a_head_is_not_taken_before_its_turn_is_over() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
     let next = guests.next().unwrap();
-    for _ in 0..2 {
-        assert!(next.turn());
-        assert!(!control.sets_head());
-    }
+    assert!(next.turn());
+    assert!(!control.sets_head());
+    assert!(next.turn());
+    // the task of the request has not seen the end of the turn
+    assert!(control.sets_head());
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
+    assert!(!control.sets_head());
     assert!(!next.turn());
     assert!(Pin::new(&mut computing).poll(&mut cx).is_ready());
 }
@@ -210,11 +213,14 @@ async fn the_end_of_a_turn_is_awaited_while_a_guest_computes() {
     assert!(!control.has_come_to(first));
     let next = guests.next().unwrap();
     assert!(next.turn());
+    assert!(!control.has_come_to(first), "its task has not seen it");
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
     assert!(control.has_come_to(first));
     // the guest computes, so another turn follows
     let second = control.end_of_turn().unwrap();
     assert!(!control.has_come_to(second));
     assert!(!next.turn());
+    assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
     assert!(control.has_come_to(second));
     // it rests
     assert_eq!(control.end_of_turn(), None);
@@ -222,8 +228,8 @@ async fn the_end_of_a_turn_is_awaited_while_a_guest_computes() {
     assert!(Pin::new(&mut computing).poll(&mut cx).is_pending());
     let third = control.end_of_turn().unwrap();
     assert!(!guests.next().unwrap().turn());
-    assert!(control.has_come_to(third));
     assert!(Pin::new(&mut computing).poll(&mut cx).is_ready());
+    assert!(control.has_come_to(third));
 }
 
 #[tokio::test]
@@ -244,7 +250,7 @@ async fn a_guest_that_nothing_waits_for_is_dropped_after_its_turn() {
     assert!(!polled);
     drop(computing);
     assert_eq!(dropped.recv().await, None);
-    assert_eq!(control.turn(), None);
+    assert_eq!(control.end_of_turn(), None);
     guests.close().await;
 }
 

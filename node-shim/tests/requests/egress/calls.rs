@@ -295,6 +295,7 @@ fn a_call_does_not_wait_in_the_queue() {
     holds.send("GET / HTTP/1.1\r\nhost: b.example\r\n\r\n");
     while holds.line().unwrap() != "part" {}
     assert_eq!(ask(&node, "a.example").status, 503);
+    node.outcomes(2);
     assert_eq!(node.failures(), ["concurrency 1"]);
     holds.reset();
     node.is_quiet();

@@ -88,7 +88,7 @@ impl Network for TestNetwork {
 }
 
 /// Starts an origin that calls `serve` with each connection in a thread of its own.
-pub(super) fn origin(serve: impl Fn(Exchange) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn origin(serve: impl Fn(Exchange) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let serve = Arc::new(serve);
@@ -102,7 +102,7 @@ pub(super) fn origin(serve: impl Fn(Exchange) + Send + Sync + 'static) -> Socket
 }
 
 /// A connection from the node to the origin.
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     stream: TcpStream,
     received: Vec<u8>,
 }
@@ -117,7 +117,7 @@ impl Exchange {
     }
 
     /// Returns the head of the next request; `None` when the connection ends.
-    pub(super) fn head(&mut self) -> Option<String> {
+    pub(crate) fn head(&mut self) -> Option<String> {
         self.until("\r\n\r\n")
     }
 
@@ -139,13 +139,13 @@ impl Exchange {
     }
 
     /// Returns everything until the node closes the connection.
-    pub(super) fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         // no text contains this
         let _ = self.until("\0\0\0");
         String::from_utf8_lossy(&self.received).into_owned()
     }
 
-    pub(super) fn send(&mut self, text: &str) {
+    pub(crate) fn send(&mut self, text: &str) {
         // the node may have closed the connection
         let _ = self.stream.write_all(text.as_bytes());
     }

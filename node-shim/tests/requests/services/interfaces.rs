@@ -103,6 +103,7 @@ fn hg_29_what_the_host_keeps_for_a_service_counts_as_its_memory() {
         let node = Setup::limits(|l| l.memory = 2 << 20).start(&service(items, &body));
         let reply = get(node.address(), "/");
         assert_eq!(reply.status_and_error(), (500, "out_of_memory"));
+        node.outcomes(1);
         assert_eq!(node.failures(), ["memory 1"]);
         node.is_quiet();
     }

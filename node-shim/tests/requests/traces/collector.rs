@@ -1,11 +1,16 @@
 //! A collector of traces.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use node_shim::traces::{TraceOptions, Tracer};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use node_shim::traces::{OtlpProtocol, TraceOptions, Tracer};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -16,6 +21,7 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
+use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::{Request, Response, Status};
 
@@ -24,7 +30,8 @@ use crate::support::node::PATIENCE;
 /// A collector on a loopback address, and the runtime of exporters.
 pub(crate) struct Collector {
     runtime: Runtime,
-    address: SocketAddr,
+    protocol: OtlpProtocol,
+    endpoint: String,
     received: Receiver<ExportTraceServiceRequest>,
 }
 
@@ -40,6 +47,33 @@ impl TraceService for Service {
         let _ = self.0.lock().send(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
+}
+
+/// Receives spans over HTTP. Whatever is not a message of OTLP is answered with an error.
+async fn receive(
+    request: hyper::Request<Incoming>,
+    field: Option<(&'static str, &'static str)>,
+    sent: Sender<ExportTraceServiceRequest>,
+) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let has = |name: &str, value: &str| head.headers.get(name).is_some_and(|given| given == value);
+    let expected = head.method == hyper::Method::POST
+        && head.uri.path() == "/v1/traces"
+        && has("content-type", "application/x-protobuf")
+        && field.is_none_or(|(name, value)| has(name, value));
+    let body = body.collect().await.map(|body| body.to_bytes());
+    let message = ExportTraceServiceRequest::decode(body.unwrap_or_default());
+    let mut answer = hyper::Response::new(Full::default());
+    match message {
+        Ok(message) if expected => {
+            let received = ExportTraceServiceResponse::default().encode_to_vec();
+            *answer.body_mut() = Full::from(received);
+            // the test has ended when this fails
+            let _ = sent.send(message);
+        }
+        _ => *answer.status_mut() = hyper::StatusCode::BAD_REQUEST,
+    }
+    Ok(answer)
 }
 
 impl Collector {
@@ -58,14 +92,48 @@ impl Collector {
         });
         Self {
             runtime,
-            address,
+            protocol: OtlpProtocol::Grpc,
+            endpoint: format!("http://{address}"),
             received,
         }
     }
 
+    /// Starts a collector that receives OTLP over HTTP at `/v1/traces`, from clients that send this header field.
+    pub(crate) fn over_http(field: Option<(&'static str, &'static str)>) -> Self {
+        let (sent, received) = channel();
+        let runtime = runtime();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let sent = sent.clone();
+                let service = service_fn(move |request| receive(request, field, sent.clone()));
+                let http = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self {
+            runtime,
+            protocol: OtlpProtocol::HttpProtobuf,
+            endpoint: format!("http://{address}/v1/traces"),
+            received,
+        }
+    }
+
+    /// Returns whether nothing has arrived since the last call of `spans`.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.received.try_recv().is_err()
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// Returns what records this part of the requests for the collector.
     pub(crate) fn tracer(&self, sample_ratio: f64) -> Arc<Tracer> {
-        tracer(&self.runtime, self.address, sample_ratio)
+        tracer(&self.runtime, self.protocol, &self.endpoint, sample_ratio)
     }
 
     /// Waits for this number of spans, and returns what has arrived, in the order of the names.
@@ -76,7 +144,7 @@ impl Collector {
             for resource in request.resource_spans {
                 let attributes = resource.resource.unwrap().attributes;
                 assert_eq!(text(&attributes, "service.name"), "selvage-node-shim");
-                assert_eq!(text(&attributes, "k8s.node.name"), "node-1");
+                assert_ne!(text(&attributes, "k8s.node.name"), "");
                 spans.extend(resource.scope_spans.into_iter().flat_map(|s| s.spans));
             }
         }
@@ -93,10 +161,16 @@ pub(super) fn runtime() -> Runtime {
         .unwrap()
 }
 
-pub(super) fn tracer(runtime: &Runtime, address: SocketAddr, sample_ratio: f64) -> Arc<Tracer> {
+pub(super) fn tracer(
+    runtime: &Runtime,
+    protocol: OtlpProtocol,
+    endpoint: &str,
+    sample_ratio: f64,
+) -> Arc<Tracer> {
     let _inside = runtime.enter();
     let options = TraceOptions {
-        endpoint: Some(format!("http://{address}")),
+        endpoint: Some(endpoint.to_owned()),
+        protocol,
         sample_ratio,
         delay: Duration::from_millis(5),
         ..TraceOptions::default()

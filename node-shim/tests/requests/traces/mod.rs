@@ -2,12 +2,16 @@
 
 mod collector;
 
+use node_shim::traces::OtlpProtocol;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
+use crate::egress::origin::origin;
 use crate::guests;
 use crate::metrics::{page, scrape};
+use crate::program::start_as;
 use crate::support::node::{Node, Setup, eventually};
+use crate::support::program::node_shim;
 use crate::support::wire::{get, once};
 
 pub(crate) use collector::{Collector, text, traceparent};
@@ -81,6 +85,46 @@ fn the_decision_of_a_trusted_proxy_is_followed() {
     }
     let all = format!("{spans:?}");
     assert!(!all.contains("secret"), "{all}");
+}
+
+#[test]
+fn spans_are_sent_over_http() {
+    let collector = Collector::over_http(None);
+    let node = node(&collector, 1.0, false, &guests::ANSWER);
+    for _ in 0..2 {
+        assert_eq!(get(node.address(), "/").status, 200);
+        let spans = collector.spans(2);
+        let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, ["GET ns/f", "guest"]);
+        assert_eq!(spans[1].parent_span_id, spans[0].span_id);
+    }
+}
+
+/// The URL of the variable for traces is used as it is; the one of the variable for all signals gets the path.
+#[test]
+fn serve_reads_the_protocol_the_url_and_the_header_fields_of_the_collector() {
+    let collector = Collector::over_http(Some(("authorization", "Basic a=")));
+    let base = collector.endpoint().strip_suffix("/v1/traces").unwrap();
+    let signal = [
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint()),
+    ];
+    let all = [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", base),
+    ];
+    for variables in [signal, all] {
+        let mut program = node_shim();
+        program
+            .envs(variables)
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20a%3D");
+        let flags = ["--trace-sample-ratio", "1"];
+        let (mut child, address) = start_as(program, &guests::ANSWER, &flags);
+        assert_eq!(get(address, "/").status, 200);
+        assert_eq!(collector.spans(2).len(), 2);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]
@@ -177,11 +221,42 @@ fn failed_and_rejected_requests_have_spans_with_errors() {
 /// FN-15: no request waits for the collector.
 #[test]
 fn fn_15_a_collector_that_is_away_costs_only_the_spans() {
+    for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        drops_all_spans(protocol, &format!("http://{address}"));
+    }
+}
+
+/// Only a collector that has accepted spans counts, and a redirect does not lead to another one.
+#[test]
+fn a_collector_that_refuses_or_redirects_gets_no_spans_elsewhere() {
+    let collector = Collector::over_http(None);
+    let elsewhere = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
+        collector.endpoint()
+    );
+    let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_owned();
+    for answer in [elsewhere, refused] {
+        let address = origin(move |mut exchange| {
+            while exchange.head().is_some() {
+                exchange.send(&answer);
+                exchange.rest();
+            }
+        });
+        drops_all_spans(
+            OtlpProtocol::HttpProtobuf,
+            &format!("http://{address}/v1/traces"),
+        );
+    }
+    assert!(collector.is_empty());
+}
+
+/// Runs three requests whose spans the endpoint does not accept.
+fn drops_all_spans(protocol: OtlpProtocol, endpoint: &str) {
     let runtime = collector::runtime();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = closed.local_addr().unwrap();
-    drop(closed);
-    let tracer = collector::tracer(&runtime, address, 1.0);
+    let tracer = collector::tracer(&runtime, protocol, endpoint, 1.0);
     let mut setup = Setup::default();
     setup.options.tracer = Some(tracer.clone());
     let node = setup.start(&guests::ANSWER);
