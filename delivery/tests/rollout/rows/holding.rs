@@ -389,3 +389,20 @@ fn row_35_suspend_and_no_nodes_hold_and_keep_the_progress() {
     assert_eq!(hold(&w), Some(HoldReason::NoNodes));
     assert_eq!(w.message(), "held: no node matches the placement.");
 }
+
+/// `kubectl scale --replicas=0` and back: the status does not show for half a minute that nodes serve what they do not serve.
+#[test]
+fn row_35_the_status_shows_at_once_that_no_node_serves_the_function() {
+    let mut w = World::stepping(policy());
+    let before = w.writes;
+    w.desired = 3;
+    w.live = 3;
+    w.after(1);
+    assert_eq!(w.writes, before, "nodes come and go");
+    (w.desired, w.live) = (0, 0);
+    w.after(1);
+    assert_eq!((w.writes, w.persisted.nodes.desired), (before + 1, 0));
+    (w.desired, w.live) = (4, 4);
+    w.after(1);
+    assert_eq!((w.writes, w.persisted.nodes.desired), (before + 2, 4));
+}
