@@ -406,3 +406,22 @@ fn row_35_the_status_shows_at_once_that_no_node_serves_the_function() {
     w.after(1);
     assert_eq!((w.writes, w.persisted.nodes.desired), (before + 2, 4));
 }
+
+/// A node that lacks the value of a Secret of stable answers 503 for it, which is counted for no revision.
+#[test]
+fn row_20_the_share_says_nothing_while_a_node_cannot_answer_with_both_revisions() {
+    let mut w = World::stepping(policy());
+    w.scenario = Scenario::Mismatch;
+    for lacking in ["checkout-a", "checkout-b"] {
+        let mut w = w.clone();
+        w.now += Duration::from_secs(5);
+        let mut input = w.input();
+        for revision in &mut input.nodes.revisions {
+            revision.loaded -= u32::from(revision.revision == lacking);
+        }
+        w.state = decide(w.now, &w.function, &w.state, &input).state;
+        assert_eq!(hold(&w), None, "{lacking}");
+    }
+    w.after(5);
+    assert_eq!(hold(&w), Some(HoldReason::ShareMismatch));
+}
