@@ -37,6 +37,10 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const HASH_KEY: &str = "hash.key";
 
+/// Annotation of a Secret that was created again: when its key of content hashes was made. Otherwise this is when the Secret was
+/// created.
+const HASH_KEY_SINCE: &str = "selvage.dev/hash-key-since";
+
 /// Where the content of the Secret is published.
 #[derive(Clone, Default)]
 pub struct CertificateSecret {
@@ -44,6 +48,8 @@ pub struct CertificateSecret {
     pub tls: tls::Store,
     /// Key of content hashes.
     pub hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    /// When the key of content hashes was made.
+    pub hash_key_since: Arc<ArcSwapOption<Timestamp>>,
     material: Arc<ArcSwapOption<KeyMaterial>>,
     deleted: Arc<Notify>,
 }
@@ -70,6 +76,7 @@ impl CertificateSecret {
     pub fn load(&self, secret: &Secret) -> Result<(), CertificateSecretError> {
         let material = parse(secret)?;
         self.tls.replace(&material)?;
+        self.hash_key_since.store(key_since(secret).map(Arc::new));
         self.hash_key
             .store(Some(Arc::new(material.hash_key.clone())));
         self.material.store(Some(Arc::new(material)));
@@ -89,7 +96,8 @@ impl CertificateSecret {
             while matches!(secrets.get(&key), SecretState::Missing)
                 && let Some(material) = self.material.load_full()
             {
-                match write(&client, &namespace, &material).await {
+                let since = self.hash_key_since.load_full();
+                match write(&client, &namespace, &material, since.as_deref()).await {
                     Ok(_) => {
                         tracing::warn!(
                             secret = NAME,
@@ -113,7 +121,7 @@ impl CertificateSecret {
 /// # Errors
 /// The content cannot be generated, or the Secret cannot be written.
 pub async fn create(client: &Client, namespace: &str) -> Result<(), CertificateSecretError> {
-    if write(client, namespace, &tls::make(Timestamp::now())?).await? {
+    if write(client, namespace, &tls::make(Timestamp::now())?, None).await? {
         tracing::info!(secret = NAME, "created the certificates of the node API");
     }
     Ok(())
@@ -124,22 +132,37 @@ async fn write(
     client: &Client,
     namespace: &str,
     material: &KeyMaterial,
+    key_since: Option<&Timestamp>,
 ) -> Result<bool, CertificateSecretError> {
-    let secret = Secret {
-        metadata: ObjectMeta {
-            name: Some(NAME.to_owned()),
-            labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        data: Some(content(material)),
-        ..Secret::default()
-    };
+    let secret = object(material, key_since);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match call(secrets.create(&PostParams::default(), &secret)).await {
         Ok(_) => Ok(true),
         Err(error) if error.is_already_there() => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+fn object(material: &KeyMaterial, key_since: Option<&Timestamp>) -> Secret {
+    let since = key_since.map(|since| (HASH_KEY_SINCE.to_owned(), since.to_string()));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY_VALUE.to_owned())].into()),
+            annotations: since.map(|since| [since].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some(content(material)),
+        ..Secret::default()
+    }
+}
+
+/// When the key of content hashes was made.
+fn key_since(secret: &Secret) -> Option<Timestamp> {
+    let annotations = secret.metadata.annotations.as_ref();
+    let written = annotations.and_then(|all| all.get(HASH_KEY_SINCE)?.parse().ok());
+    let created = secret.metadata.creation_timestamp.as_ref();
+    written.or_else(|| created.map(|created| created.0))
 }
 
 /// Renews certificates before they expire, for as long as this replica leads.
@@ -215,6 +238,7 @@ fn parse(secret: &Secret) -> Result<KeyMaterial, CertificateSecretError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
     fn a_created_secret_can_be_loaded() {
@@ -227,6 +251,24 @@ mod tests {
         own.load(&secret).unwrap();
         assert!(own.tls.is_loaded());
         assert_eq!(own.hash_key.load_full().as_deref(), Some(&made.hash_key));
+    }
+
+    /// The API server sets another time of creation, but the key is the same.
+    #[test]
+    fn a_secret_that_is_created_again_keeps_the_age_of_its_key() {
+        let made = tls::make(Timestamp::now()).unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let stored = |mut secret: Secret, second| {
+            secret.metadata.creation_timestamp = Some(Time(at(second)));
+            secret
+        };
+        let own = CertificateSecret::default();
+        own.load(&stored(object(&made, None), 1000)).unwrap();
+        let since = own.hash_key_since.load_full();
+        assert_eq!(since.as_deref(), Some(&at(1000)));
+        own.load(&stored(object(&made, since.as_deref()), 2000))
+            .unwrap();
+        assert_eq!(own.hash_key_since.load_full().as_deref(), Some(&at(1000)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::System;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InvokeArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = super::name_of_function)]
     pub(crate) name: String,
     /// Path with query. Default: the first path of the route
     pub(crate) path: Option<String>,

@@ -109,6 +109,7 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NameArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
 }
 
@@ -122,6 +123,7 @@ pub(crate) enum Format {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ObjectArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
     /// Print the data for programs
     #[arg(short, long, value_name = "FORMAT")]
@@ -131,6 +133,7 @@ pub(crate) struct ObjectArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StatusArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
     /// Print the object for programs
     #[arg(short, long, value_name = "FORMAT", conflicts_with_all = ["watch", "wait"])]
@@ -159,6 +162,7 @@ pub(crate) struct GetArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ActionArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
     /// Do not ask. Without a terminal, nothing is asked
     #[arg(short, long)]
@@ -182,6 +186,7 @@ pub(crate) struct ApproveArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UndoArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
     /// Name or number of the kept EdgeRevision. Default: stable while another revision is desired, else the one before it
     #[arg(long, value_name = "REVISION")]
@@ -197,6 +202,7 @@ pub(crate) struct UndoArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogsArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
     /// Print new lines until the command is interrupted
     #[arg(short, long)]
@@ -217,6 +223,7 @@ pub(crate) struct LogsArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BundleArgs {
     /// Name of the EdgeFunction
+    #[arg(value_parser = name_of_function)]
     pub(crate) name: String,
     /// File to write. Default: selvage-NAME.tar.gz in the current folder
     #[arg(short, long, value_name = "FILE")]
@@ -260,8 +267,19 @@ impl Command {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<crds::Duration>();
-    let why = |error| format!("{error}: write a duration such as 90s, 10m or 1h30m");
-    parsed.map(crds::Duration::to_std).map_err(why)
+    parsed
+        .map(crds::Duration::to_std)
+        .map_err(|error| error.to_string())
+}
+
+/// Takes a name as `kubectl get ef -o name` prints it, too: `edgefunction.selvage.dev/checkout`.
+fn name_of_function(text: &str) -> Result<String, String> {
+    let (kind, name) = text.split_once('/').unwrap_or(("ef", text));
+    let kind = kind.strip_suffix(".selvage.dev").unwrap_or(kind);
+    match kind {
+        "ef" | "edgefunction" | "edgefunctions" => Ok(name.to_owned()),
+        _ => Err("write the name of an EdgeFunction, such as checkout or ef/checkout".to_owned()),
+    }
 }
 
 /// Checks what the API server would refuse.
@@ -307,7 +325,36 @@ mod tests {
         };
         assert_eq!(args.timeout, Duration::from_secs(90));
         let error = parsed("kubectl-selvage status checkout --wait --timeout soon").unwrap_err();
-        assert!(error.to_string().contains("90s, 10m or 1h30m"), "{error}");
+        assert!(error.to_string().contains("5s, 1m30s or 2h"), "{error}");
+    }
+
+    #[test]
+    fn a_function_is_named_as_kubectl_prints_it_too() {
+        for name in [
+            "checkout",
+            "ef/checkout",
+            "edgefunction/checkout",
+            "edgefunction.selvage.dev/checkout",
+            "edgefunctions.selvage.dev/checkout",
+        ] {
+            for command in ["status", "history", "invoke", "promote", "approve", "undo"] {
+                let line = format!("kubectl-selvage {command} {name}");
+                let named = match parsed(&line).unwrap().command {
+                    Command::Status(args) => args.name,
+                    Command::History(args) => args.name,
+                    Command::Invoke(args) => args.name,
+                    Command::Promote(args) => args.name,
+                    Command::Approve(args) => args.action.name,
+                    Command::Undo(args) => args.name,
+                    other => panic!("{line}: {other:?}"),
+                };
+                assert_eq!(named, "checkout", "{line}");
+            }
+        }
+        for other in ["deployment/checkout", "selvage.dev/checkout"] {
+            let error = parsed(&format!("kubectl-selvage status {other}")).unwrap_err();
+            assert!(error.to_string().contains("such as checkout"), "{error}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::replay::recording::time;
 #[command(group = ArgGroup::new("source").required(true).args(["recording", "prometheus"]))]
 pub(crate) struct ReplayArgs {
     /// Name of the EdgeFunction. Default: the one in --filename
+    #[arg(value_parser = super::name_of_function)]
     pub(crate) name: Option<String>,
     /// Play the policy of this file, with an EdgeFunction, a RolloutPolicy or both. Default: the policy in the cluster
     #[arg(short, long, value_name = "FILE")]

@@ -22,7 +22,8 @@ pub(crate) fn explain(snapshot: &Snapshot, style: Style) -> Vec<String> {
         },
     }
     let (sentences, action) = gates::split_command(status.message.as_deref().unwrap_or_default());
-    out.sentence(&format!("In one sentence: {sentences}"));
+    // the message may be about something else than the rollout, such as an image that does not exist
+    out.sentence(&format!("Now: {sentences}"));
     if let Some(action) = action {
         let command = style.paint.bold(&snapshot.command(action.as_str()));
         out.lines([format!("  to {}: {command}", action.as_str())]);

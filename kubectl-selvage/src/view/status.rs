@@ -216,6 +216,7 @@ fn measured(snapshot: &Snapshot, rollout: &RolloutStatus, style: Style, node: &m
         };
         let requests = pass
             .remaining_requests
+            .filter(|count| *count > 0)
             .map(|count| format!(", about {count} more requests"));
         let limiting = pass
             .limiting_metric

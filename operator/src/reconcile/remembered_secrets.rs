@@ -3,6 +3,10 @@
 //! A revision holds a keyed hash of each value. While its Secret holds that content the value is read from there;
 //! a value that was read stays in memory for as long as a revision refers to it. After a restart a value that the
 //! Secret no longer holds is unknown. It goes to nodes as unknown, never as an empty text, and the status reports it.
+//!
+//! With another key of the hashes, as after an installation whose namespace was deleted, nothing shows whether the content is still
+//! the same. Then revisions that are older than the key get the content that the Secret holds now: all of them would otherwise
+//! answer 503, although usually nothing has changed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -58,8 +62,8 @@ impl Remembered {
 }
 
 impl table_projection::SecretValues for Values<'_> {
-    fn value(&self, name: &str, key: &str, wanted: &str) -> Option<Vec<u8>> {
-        match self.look_up(name, key, wanted) {
+    fn value(&self, revision: &EdgeRevision, of: &KeySelector, wanted: &str) -> Option<Vec<u8>> {
+        match self.look_up(revision, of, wanted) {
             Known::Value(value) => Some(value),
             Known::NotRead | Known::Nowhere(_) => None,
         }
@@ -82,14 +86,14 @@ impl table_projection::SecretValues for Values<'_> {
 }
 
 impl Values<'_> {
-    fn look_up(&self, name: &str, key: &str, wanted: &str) -> Known {
+    fn look_up(&self, revision: &EdgeRevision, of: &KeySelector, wanted: &str) -> Known {
         let Some(hash_key) = self.projector.hash_key.load_full() else {
             return Known::NotRead;
         };
-        let secret = ObjectKey::new(self.namespace, name);
+        let secret = ObjectKey::new(self.namespace, &of.name);
         let state = self.projector.secrets.get(&secret);
         let remembered = &self.projector.remembered;
-        let present = state.value(key);
+        let present = state.value(&of.key);
         if let Some(value) = present.filter(|value| hash(&hash_key, value) == wanted) {
             remembered.insert(self.namespace, wanted, value);
             return Known::Value(value.to_vec());
@@ -97,8 +101,18 @@ impl Values<'_> {
         match (remembered.get(self.namespace, wanted), state) {
             (Some(value), _) => Known::Value(value),
             (None, SecretState::Unknown) => Known::NotRead,
-            (None, state) => Known::Nowhere(state),
+            (None, state) => match state.value(&of.key) {
+                Some(value) if self.is_older_than_key(revision) => Known::Value(value.to_vec()),
+                _ => Known::Nowhere(state),
+            },
         }
+    }
+
+    /// Whether the hashes of a revision were made with a key that was lost since.
+    fn is_older_than_key(&self, revision: &EdgeRevision) -> bool {
+        let made = revision.metadata.creation_timestamp.as_ref();
+        let since = self.projector.hash_key_since.load_full();
+        made.zip(since).is_some_and(|(made, since)| made.0 < *since)
     }
 }
 
@@ -170,7 +184,7 @@ fn unknown_of(
     };
     let references = table_projection::secret_references(revision);
     let unknown = references.filter_map(|(reference, hash)| {
-        match values.look_up(&reference.name, &reference.key, hash) {
+        match values.look_up(revision, &reference, hash) {
             Known::Value(_) | Known::NotRead => None,
             Known::Nowhere(state) => Some((reference, state)),
         }

@@ -62,7 +62,8 @@ impl Shared {
             secrets.clone(),
             tables.clone(),
             Arc::clone(&own.hash_key),
-        );
+        )
+        .with_hash_key_since(Arc::clone(&own.hash_key_since));
         let resolver = Resolver::new(args.insecure_registries.clone());
         Ok(Self {
             client,

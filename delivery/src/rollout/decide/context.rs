@@ -190,6 +190,15 @@ impl<'a> DecisionContext<'a> {
         nodes.live > 0 && r.plan.nodes.min_loaded.reached(on.loaded, nodes.live)
     }
 
+    /// Whether all live nodes can answer with stable and with the candidate.
+    pub(super) fn both_loaded(&self) -> bool {
+        let nodes = &self.input.nodes;
+        let candidate = self.state.rollout.as_ref().map(|r| &r.candidate.revision);
+        let stable = self.state.stable.as_ref().map(|s| &s.revision);
+        let mut both = candidate.into_iter().chain(stable);
+        both.all(|revision| nodes.of(&revision.name).loaded >= nodes.live)
+    }
+
     /// Whether enough of the live nodes have loaded the candidate and acknowledged its current weight.
     pub(super) fn follows(&self) -> bool {
         let nodes = &self.input.nodes;

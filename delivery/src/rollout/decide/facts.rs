@@ -295,15 +295,20 @@ pub(super) fn lost_state(ctx: &mut DecisionContext<'_>) -> bool {
         transitions,
         ..RolloutState::default()
     };
-    let name = stable.map_or_else(|| "nothing".into(), |s| s.name);
+    let Some(stable) = stable else {
+        // A function that was deleted and created again under its name: nodes remember the tokens of the deleted one, and
+        // follow the new one once it has a greater token. Nothing was lost.
+        ctx.write();
+        return true;
+    };
+    let name = stable.name;
     let target = ctx.function.target().filter(|(w, _)| w.name != name);
-    let resting = target.is_none() || ctx.state.stable.is_none();
-    let text = if resting {
+    let text = if target.is_none() {
         format!("status was lost; {name} serves as stable")
     } else {
         format!("status was lost; {name} serves as stable and the rollout waits for `resume`")
     };
-    if let (Some((desired, policy)), Some(_)) = (target, &ctx.state.stable) {
+    if let Some((desired, policy)) = target {
         super::desired::start(ctx, desired.clone(), policy, PlanKind::Rollout, 1);
         let (since, by, reason) = (ctx.now, "operator".into(), "StateLost".into());
         if let Some(r) = &mut ctx.state.rollout {

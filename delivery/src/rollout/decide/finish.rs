@@ -33,6 +33,7 @@ impl DecisionContext<'_> {
             || checkpoint
             || fully_acknowledged_now
             || self.samples_came_or_went()
+            || self.all_nodes_came_or_went()
             || self.state.token != self.before.token
             || self.state.observed_generation != self.before.observed_generation;
         if persist && let Some(r) = &mut self.state.rollout {
@@ -84,6 +85,16 @@ impl DecisionContext<'_> {
             flags.unmeasured.as_ref().map(|u| u.kind)
         };
         missing(self.before) != missing(&self.state)
+    }
+
+    /// Whether a running rollout has just lost all nodes that should serve the function, or has one again, such as after
+    /// `kubectl scale`. Without a write of its own the status would show for half a minute that nodes serve a function that no
+    /// node serves, or the reverse. Other changes of their number wait, because every node that joins changes every rollout.
+    fn all_nodes_came_or_went(&self) -> bool {
+        let nowhere = |state: &RolloutState| state.nodes.desired == 0;
+        self.state.rollout.is_some()
+            && self.before.rollout.is_some()
+            && nowhere(self.before) != nowhere(&self.state)
     }
 
     fn hint(&self) -> Option<TrafficSplit> {

@@ -117,6 +117,8 @@ fn text(ctx: &DecisionContext<'_>, r: &Rollout, reason: HoldReason) -> Option<St
                 .is_some_and(|t| since(t, now) >= NODES_GRACE);
             short.then(|| crate::rollout::message::nodes_behind(&ctx.state))
         }
+        // what a node cannot answer with one of the revisions is counted for the other one, or for none
+        HoldReason::ShareMismatch if !ctx.both_loaded() => None,
         HoldReason::ShareMismatch => match ctx.evaluation {
             Some(evaluation) => evaluation.share_mismatch.clone(),
             None => flags

@@ -345,6 +345,21 @@ fn row_37_lost_state_is_restored_without_starting_a_rollout() {
     assert_eq!(w.weight(), 500);
 }
 
+/// `kubectl delete` and `kubectl apply`, or `kubectl replace --force`: nodes remember the tokens of the deleted function.
+#[test]
+fn row_37_a_function_that_is_created_again_has_lost_nothing() {
+    let mut w = World::stepping(policy());
+    let former = w.state.token;
+    w.state = RolloutState::default();
+    w.highest = Some(former);
+    w.after(1);
+    assert!(w.state.token > former, "nodes follow it");
+    assert_eq!(w.persisted.token, w.state.token);
+    w.run(5);
+    assert_eq!((w.state.state, stable(&w)), (State::Idle, "checkout-b"));
+    assert!(!w.kinds().contains(&Kind::StateLost), "{:?}", w.kinds());
+}
+
 /// FC-10: a status from a backup is detected by the tokens that nodes have acknowledged since.
 #[test]
 fn row_37_a_status_older_than_the_nodes_is_lost_but_not_after_a_hint_without_write() {

@@ -389,3 +389,39 @@ fn row_35_suspend_and_no_nodes_hold_and_keep_the_progress() {
     assert_eq!(hold(&w), Some(HoldReason::NoNodes));
     assert_eq!(w.message(), "held: no node matches the placement.");
 }
+
+/// `kubectl scale --replicas=0` and back: the status does not show for half a minute that nodes serve what they do not serve.
+#[test]
+fn row_35_the_status_shows_at_once_that_no_node_serves_the_function() {
+    let mut w = World::stepping(policy());
+    let before = w.writes;
+    w.desired = 3;
+    w.live = 3;
+    w.after(1);
+    assert_eq!(w.writes, before, "nodes come and go");
+    (w.desired, w.live) = (0, 0);
+    w.after(1);
+    assert_eq!((w.writes, w.persisted.nodes.desired), (before + 1, 0));
+    (w.desired, w.live) = (4, 4);
+    w.after(1);
+    assert_eq!((w.writes, w.persisted.nodes.desired), (before + 2, 4));
+}
+
+/// A node that lacks the value of a Secret of stable answers 503 for it, which is counted for no revision.
+#[test]
+fn row_20_the_share_says_nothing_while_a_node_cannot_answer_with_both_revisions() {
+    let mut w = World::stepping(policy());
+    w.scenario = Scenario::Mismatch;
+    for lacking in ["checkout-a", "checkout-b"] {
+        let mut w = w.clone();
+        w.now += Duration::from_secs(5);
+        let mut input = w.input();
+        for revision in &mut input.nodes.revisions {
+            revision.loaded -= u32::from(revision.revision == lacking);
+        }
+        w.state = decide(w.now, &w.function, &w.state, &input).state;
+        assert_eq!(hold(&w), None, "{lacking}");
+    }
+    w.after(5);
+    assert_eq!(hold(&w), Some(HoldReason::ShareMismatch));
+}

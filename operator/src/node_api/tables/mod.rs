@@ -61,6 +61,8 @@ struct State {
     /// Functions without a record. None of them is in `functions`.
     withheld: Withheld,
     labels: HashMap<String, BTreeMap<String, String>>,
+    /// Nodes that no longer exist and whose node-shim still runs: it receives requests until its pod is deleted.
+    departed: BTreeSet<String>,
     log: ChangeLog,
     streams: BTreeMap<u64, Arc<StreamQueue>>,
     next_stream: u64,
@@ -130,12 +132,18 @@ impl Tables {
 
     /// Sets the labels of a node, which it receives when it connects.
     pub fn set_node(&self, node: &str, labels: BTreeMap<String, String>) {
-        self.lock().labels.insert(node.to_owned(), labels);
+        let mut state = self.lock();
+        state.departed.remove(node);
+        state.labels.insert(node.to_owned(), labels);
     }
 
-    /// Removes a node.
+    /// Removes a node. As long as it has an address, functions that are stored are like those of [`Tables::upsert_restricted`]: the
+    /// node passes their requests on.
     pub fn remove_node(&self, node: &str) {
-        self.lock().labels.remove(node);
+        let mut state = self.lock();
+        if state.labels.remove(node).is_some() && state.has_address(node) {
+            state.departed.insert(node.to_owned());
+        }
     }
 
     /// Highest resourceVersion seen, plus an increment for changes without one.
@@ -193,6 +201,7 @@ impl State {
         let token = token_of(&record).ok_or(RecordRefused::Incomplete(
             "traffic split with a fencing token",
         ))?;
+        let restricted = restricted || !self.departed.is_empty();
         let old = self.functions.get(&key);
         if let Some(old) = old
             && old.record.uid == record.uid

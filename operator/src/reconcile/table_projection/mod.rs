@@ -19,8 +19,9 @@ pub use projector::Projector;
 
 /// Gives the content of Secrets in the function's namespace. `None` is not an empty value: nodes receive it as unknown.
 pub trait SecretValues {
-    /// The bytes of one key, if they have that keyed hash; `None` if they are not, or no longer, known.
-    fn value(&self, name: &str, key: &str, hash: &str) -> Option<Vec<u8>>;
+    /// The bytes of one key of a Secret with which the revision was made, which had that keyed hash; `None` if they are not, or no
+    /// longer, known.
+    fn value(&self, revision: &EdgeRevision, of: &KeySelector, hash: &str) -> Option<Vec<u8>>;
     /// The newest certificate with its key, if nodes can use it for at least one of these hosts.
     fn certificate(&self, name: &str, hosts: &[&str]) -> Option<v1::CertificatePair>;
 }
@@ -281,7 +282,7 @@ fn secret_value(
     v1::SecretValue {
         reference: format!("{}/{}", reference.name, reference.key),
         // an unknown value stays unknown: an empty text would be another value
-        value: secrets.value(&reference.name, &reference.key, hash),
+        value: secrets.value(revision, reference, hash),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use crds::{EdgeFunction, EdgeRevision};
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
@@ -24,6 +25,8 @@ pub struct Projector {
     pub(crate) certificates: FunctionCertificates,
     tables: Tables,
     pub(in crate::reconcile) hash_key: Arc<ArcSwapOption<Zeroizing<Vec<u8>>>>,
+    /// When the key of the hashes was made: the hashes of older revisions were made with another one. `None` while it is unknown.
+    pub(in crate::reconcile) hash_key_since: Arc<ArcSwapOption<Timestamp>>,
     /// Values that were read, for revisions whose Secret has changed since.
     pub(in crate::reconcile) remembered: Arc<Remembered>,
     /// Nodes whose shim was seen, as long as the node exists. An EdgeNode that is deleted, or whose definition is, is created
@@ -66,10 +69,18 @@ impl Projector {
             secrets,
             tables,
             hash_key,
+            hash_key_since: Arc::default(),
             remembered: Arc::default(),
             shims: Arc::default(),
             placements: Arc::default(),
         }
+    }
+
+    /// Uses this time as that of the key of the hashes.
+    #[must_use]
+    pub fn with_hash_key_since(mut self, since: Arc<ArcSwapOption<Timestamp>>) -> Self {
+        self.hash_key_since = since;
+        self
     }
 
     /// Projects a function as it is in the cache.

@@ -171,6 +171,49 @@ async fn nodes_that_lack_a_value_that_no_operator_knows_stand_in_the_condition()
     assert_eq!(story.world.events("SecretsUnavailable").len(), 1);
 }
 
+/// The namespace of Selvage was deleted, and with it the key of the hashes: the same content has another hash. Stable gets it all the
+/// same, because all of its requests would fail otherwise; a revision that was made with the new key needs the content it had.
+#[tokio::test]
+async fn stable_keeps_its_values_when_the_key_of_the_hashes_was_lost() {
+    let mut story = Story::begin(None);
+    write_secret(&story, "one");
+    read_secret(&mut story).await;
+    let reference = json!({ "secretKeyRef": { "name": "db", "key": "url" } });
+    let spec = json!({
+        "env": [{ "name": "DB_URL", "valueFrom": reference }],
+        "rollout": { "canary": { "steps": [{ "weight": "5%" }] } },
+    });
+    story.world.apply("f", "2026-01-01T00:00:00Z", &spec);
+    story.until(|status| status["phase"] == "Ready").await;
+    let stable = name(&story, "stable");
+
+    for (since, sent_to_stable) in [
+        ("2026-01-01T00:00:01Z", Some("one")),
+        ("2026-01-01T00:00:00Z", None),
+    ] {
+        story.succeed();
+        let reconciler = &story.world.reconciler;
+        reconciler
+            .hash_key
+            .store(Some(Arc::new(Zeroizing::new(vec![8; 32]))));
+        let since: Timestamp = since.parse().unwrap();
+        reconciler
+            .projector
+            .hash_key_since
+            .store(Some(Arc::new(since)));
+        read_secret(&mut story).await;
+        story
+            .until(|status| status["rollout"]["state"] == "Stepping")
+            .await;
+        assert_ne!(name(&story, "candidate"), stable);
+        assert_eq!(
+            sent(&story, &stable),
+            Some(sent_to_stable.map(str::to_owned)),
+            "{since}"
+        );
+    }
+}
+
 /// While one operator lives it goes on handing out what it read, and lets go of what no revision refers to.
 #[tokio::test]
 async fn a_value_that_was_read_is_kept_as_long_as_a_revision_refers_to_it() {

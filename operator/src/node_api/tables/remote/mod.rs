@@ -213,7 +213,14 @@ impl State {
         }
     }
 
+    pub(super) fn has_address(&self, node: &str) -> bool {
+        self.addresses.by_node.contains_key(node)
+    }
+
     fn set_address(&mut self, node: &str, address: Option<SocketAddr>, version: u64) {
+        if address.is_none() {
+            self.departed.remove(node);
+        }
         let addresses = &mut self.addresses.by_node;
         let former = match address {
             Some(address) => addresses.insert(node.to_owned(), address),

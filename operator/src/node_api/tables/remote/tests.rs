@@ -123,6 +123,48 @@ async fn a_node_that_loses_a_function_learns_where_it_is() {
     assert_eq!(sent(&tables, &second.queue), ["-a"]);
 }
 
+/// `kubectl delete node`: Kubernetes deletes the pod of its node-shim most of a minute later, and sends it requests until then.
+#[tokio::test]
+async fn a_node_that_was_deleted_passes_requests_on_until_its_pod_is_gone() {
+    let tables = tables();
+    for (node, last) in [("n-1", 1), ("n-2", 2)] {
+        tables.set_node(node, BTreeMap::new());
+        tables.set_address(node, address(last), 11);
+    }
+    tables
+        .upsert(record("a", 20, 1), on(&["n-1", "n-2"]))
+        .unwrap();
+    let mut second = open(&tables, "n-2", 0);
+    snapshot(&tables, &mut second, "n-2");
+
+    tables.remove_node("n-2");
+    tables.upsert(record("a", 20, 1), on(&["n-1"])).unwrap();
+    let both = ["n-1=192.0.2.1", "n-2=192.0.2.2"];
+    assert_eq!(sent(&tables, &second.queue), ["a@n-1", both[0], both[1]]);
+    let mut again = open(&tables, "n-2", 0);
+    let batch = snapshot(&tables, &mut again, "n-2");
+    assert_eq!(shown(&batch), ["a@n-1", both[0], both[1]]);
+
+    // kubelet registers it again
+    tables.set_node("n-2", BTreeMap::new());
+    tables
+        .upsert(record("a", 20, 1), on(&["n-1", "n-2"]))
+        .unwrap();
+    assert_eq!(sent(&tables, &second.queue), ["+a"]);
+
+    tables.remove_node("n-2");
+    tables.upsert(record("a", 20, 1), on(&["n-1"])).unwrap();
+    assert_eq!(sent(&tables, &second.queue)[0], "a@n-1");
+    tables.set_address("n-2", None, 21);
+    tables.upsert(record("a", 20, 1), on(&["n-1"])).unwrap();
+    assert_eq!(sent(&tables, &second.queue), ["-a"]);
+    // a node without a node-shim needs nothing
+    tables.set_node("n-3", BTreeMap::new());
+    tables.remove_node("n-3");
+    tables.upsert(record("b", 22, 1), on(&["n-1"])).unwrap();
+    assert!(sent(&tables, &second.queue).is_empty());
+}
+
 /// Weights and revisions change often; nodes that only forward do not need them.
 #[tokio::test]
 async fn only_what_forwarding_depends_on_is_sent() {
