@@ -52,8 +52,8 @@ pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
 pub use tools::{
-    HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, ghz, grpcurl, h2spec, helm, kubeconform,
-    promtool,
+    HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, ghz, grpcurl, h2spec, helm, krew,
+    kubeconform, promtool,
 };
 
 pub(crate) use cache::{last_lines, run as output_of};
