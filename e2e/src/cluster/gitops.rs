@@ -80,6 +80,33 @@ pub fn kustomize_controller() -> Result<PathBuf> {
     )
 }
 
+/// Returns a folder with the definitions of the kinds of Flux's image controllers, which controller-gen makes of their types.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain, or the build or controller-gen fails.
+pub fn flux_image_definitions() -> Result<PathBuf> {
+    let name = "flux-images";
+    let program = Program {
+        step: name,
+        title: "controller-gen for the image kinds of Flux".into(),
+        package: "sigs.k8s.io/controller-tools/cmd/controller-gen",
+        tags: "",
+        variables: Vec::new(),
+    };
+    let definitions = "definitions";
+    let dir = build(&program, &[], |dir| {
+        let mut generate = Command::new(dir.join(name));
+        generate.current_dir(module(name)).arg("crd");
+        for controller in ["image-reflector-controller", "image-automation-controller"] {
+            generate.arg(format!("paths=github.com/fluxcd/{controller}/api/v1"));
+        }
+        let out = dir.join(definitions);
+        run(generate.arg(format!("output:crd:dir={}", out.display())))?;
+        Ok(())
+    })?;
+    Ok(dir.join(definitions))
+}
+
 fn flux(name: &'static str, package: &'static str) -> Result<PathBuf> {
     let program = Program {
         step: name,

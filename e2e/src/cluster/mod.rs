@@ -42,7 +42,10 @@ pub use cgroup::Layout;
 pub use control_plane::ControlPlane;
 pub use existing::is_named;
 pub use fresh_root::FreshRoot;
-pub use gitops::{ARGO_CD, argo_cd, customizations, kustomize_controller, source_controller};
+pub use gitops::{
+    ARGO_CD, argo_cd, customizations, flux_image_definitions, kustomize_controller,
+    source_controller,
+};
 pub use net::Slot;
 pub use node::{Node, probe};
 pub use packages::{Purpose, install, versions};

@@ -13,6 +13,7 @@ mod argo_cd;
 mod flux;
 mod git_server;
 mod phases;
+mod pipeline;
 mod repository;
 mod world;
 
