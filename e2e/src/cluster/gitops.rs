@@ -8,6 +8,7 @@ use super::{
 };
 use anyhow::{Context, Result};
 use std::{
+    io::ErrorKind,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -17,9 +18,10 @@ use std::{
 pub const ARGO_CD: &str = "3.1.16";
 
 /// Names under which the program of Argo CD runs as its parts.
-const ARGO_CD_PROGRAMS: [&str; 4] = [
+const ARGO_CD_PROGRAMS: [&str; 5] = [
     "argocd",
     "argocd-application-controller",
+    "argocd-applicationset-controller",
     "argocd-repo-server",
     "argocd-server",
 ];
@@ -37,12 +39,11 @@ pub fn customizations() -> Result<PathBuf> {
         tags: "",
         variables: Vec::new(),
     };
-    let dir = build(&program, |_| Ok(()))?;
+    let dir = build(&program, &[], |_| Ok(()))?;
     Ok(dir.join("customizations"))
 }
 
-/// Returns a folder with the programs `argocd`, `argocd-application-controller`, `argocd-repo-server` and
-/// `argocd-server`, and with the manifests of their version in `manifests`.
+/// Returns a folder with [`ARGO_CD_PROGRAMS`], and with the manifests of their version in `manifests`.
 ///
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
@@ -55,10 +56,7 @@ pub fn argo_cd() -> Result<PathBuf> {
         tags: "",
         variables: vec![format!("{library}/common.version={ARGO_CD}")],
     };
-    build(&program, |dir| {
-        for name in ARGO_CD_PROGRAMS {
-            symlink("argo-cd", dir.join(name)).with_context(|| format!("link {name}"))?;
-        }
+    build(&program, &ARGO_CD_PROGRAMS, |dir| {
         copy_from(&program, library, "manifests", dir)
     })
 }
@@ -82,6 +80,33 @@ pub fn kustomize_controller() -> Result<PathBuf> {
     )
 }
 
+/// Returns a folder with the definitions of the kinds of Flux's image controllers, which controller-gen makes of their types.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain, or the build or controller-gen fails.
+pub fn flux_image_definitions() -> Result<PathBuf> {
+    let name = "flux-images";
+    let program = Program {
+        step: name,
+        title: "controller-gen for the image kinds of Flux".into(),
+        package: "sigs.k8s.io/controller-tools/cmd/controller-gen",
+        tags: "",
+        variables: Vec::new(),
+    };
+    let definitions = "definitions";
+    let dir = build(&program, &[], |dir| {
+        let mut generate = Command::new(dir.join(name));
+        generate.current_dir(module(name)).arg("crd");
+        for controller in ["image-reflector-controller", "image-automation-controller"] {
+            generate.arg(format!("paths=github.com/fluxcd/{controller}/api/v1"));
+        }
+        let out = dir.join(definitions);
+        run(generate.arg(format!("output:crd:dir={}", out.display())))?;
+        Ok(())
+    })?;
+    Ok(dir.join(definitions))
+}
+
 fn flux(name: &'static str, package: &'static str) -> Result<PathBuf> {
     let program = Program {
         step: name,
@@ -90,19 +115,35 @@ fn flux(name: &'static str, package: &'static str) -> Result<PathBuf> {
         tags: "",
         variables: Vec::new(),
     };
-    build(&program, |dir| copy_from(&program, package, "config", dir))
+    build(&program, &[], |dir| {
+        copy_from(&program, package, "config", dir)
+    })
 }
 
-/// Builds the program from the module of the name of its step, once for each content of the module. `rest` adds what
-/// belongs to it.
-fn build(program: &Program, rest: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+/// Builds the program from the module of the name of its step, once for each content of the module. The folder also has a
+/// link to the program for each of `links`, and what `rest` adds.
+fn build(
+    program: &Program,
+    links: &[&str],
+    rest: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let name = program.step;
     let module = module(name);
     let key = cache::content_key(&module).with_context(|| format!("read e2e/{name}"))?;
-    cache::entry(&format!("{name}-{key}"), |dir| {
+    let dir = cache::entry(&format!("{name}-{key}"), |dir| {
         program.build(&module, &dir.join(name))?;
         rest(dir)
-    })
+    })?;
+    // outside of the entry, because its key does not contain them
+    for link in links {
+        match symlink(name, dir.join(link)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("link {link}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(dir)
 }
 
 /// Copies a folder of the source of a Go module.

@@ -42,7 +42,10 @@ pub use cgroup::Layout;
 pub use control_plane::ControlPlane;
 pub use existing::is_named;
 pub use fresh_root::FreshRoot;
-pub use gitops::{ARGO_CD, argo_cd, customizations, kustomize_controller, source_controller};
+pub use gitops::{
+    ARGO_CD, argo_cd, customizations, flux_image_definitions, kustomize_controller,
+    source_controller,
+};
 pub use net::Slot;
 pub use node::{Node, probe};
 pub use packages::{Purpose, install, versions};
@@ -52,8 +55,8 @@ pub use prometheus::{Prometheus, Target, query};
 pub use registry::{PASSWORD, Registry, USER};
 pub use run::Run;
 pub use tools::{
-    HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, ghz, grpcurl, h2spec, helm, kubeconform,
-    promtool,
+    HELLO_IMAGE, KUBERNETES, PROMETHEUS, Source, Tools, ghz, grpcurl, h2spec, helm, krew,
+    kubeconform, promtool,
 };
 
 pub(crate) use cache::{last_lines, run as output_of};

@@ -251,6 +251,14 @@ pub fn ghz() -> Result<PathBuf> {
     small_program("grpc", "ghz", "github.com/bojand/ghz/cmd/ghz")
 }
 
+/// Returns the path of krew, which installs plugins of kubectl. The first call builds it, which takes seconds.
+///
+/// # Errors
+/// Returns an error when there is no Go toolchain or the build fails.
+pub fn krew() -> Result<PathBuf> {
+    small_program("krew", "krew", "sigs.k8s.io/krew/cmd/krew")
+}
+
 /// Returns the path of a program, which is a package that the module in `folder` pins.
 fn small_program(folder: &str, name: &'static str, package: &'static str) -> Result<PathBuf> {
     let source = module(folder);

@@ -10,6 +10,7 @@
 )]
 
 mod kinds;
+mod krew;
 mod monitoring;
 mod older;
 mod published;

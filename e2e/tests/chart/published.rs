@@ -15,7 +15,7 @@ use e2e::{
     release::Release,
 };
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A chart in a registry.
 pub(crate) struct Published {
@@ -53,7 +53,8 @@ pub(crate) fn publish(registry: &Registry, folder: &Path) -> Result<Published> {
     })
 }
 
-fn release(address: &str, folder: &Path) -> Result<Release> {
+/// Returns a release whose images have programs that are never run.
+pub(crate) fn release(address: &str, folder: &Path) -> Result<Release> {
     let (programs, out) = (folder.join("programs"), folder.join("release"));
     let architectures = ["amd64", "arm64"].map(str::to_owned).to_vec();
     for architecture in &architectures {

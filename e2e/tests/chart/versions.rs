@@ -27,10 +27,13 @@ use crate::{
 
 /// Kinds of manifests of which these tests have no schema: those of Argo CD, Flux and cert-manager, and files that programs read
 /// without an API server.
-const WITHOUT_SCHEMA: [&str; 7] = [
+const WITHOUT_SCHEMA: [&str; 10] = [
     "argoproj.io/v1alpha1/Application",
     "argoproj.io/v1alpha1/ApplicationSet",
     "cert-manager.io/v1/Certificate",
+    "image.toolkit.fluxcd.io/v1/ImagePolicy",
+    "image.toolkit.fluxcd.io/v1/ImageRepository",
+    "image.toolkit.fluxcd.io/v1/ImageUpdateAutomation",
     "krew.googlecontainertools.github.com/v1alpha2/Plugin",
     "kustomize.config.k8s.io/v1beta1/Kustomization",
     "kustomize.toolkit.fluxcd.io/v1/Kustomization",

@@ -1,4 +1,4 @@
-//! Argo CD on the cluster: its controller, repository server and API server as processes of this machine.
+//! Argo CD on the cluster: its controllers, repository server and API server as processes of this machine.
 
 use crate::world::{FUNCTION, LATER, Shown, World};
 use anyhow::{Context, Result, ensure};
@@ -15,8 +15,14 @@ use kube::{
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, pin::pin, time::Duration,
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
 };
+use tokio::process::Command;
 
 /// Namespace of Argo CD.
 pub(crate) const NAMESPACE: &str = "argocd";
@@ -32,6 +38,9 @@ pub(crate) struct ArgoCd {
     applications: Api<DynamicObject>,
     http: reqwest::Client,
     url: String,
+    /// Program for the command line, and its environment.
+    cli: PathBuf,
+    env: Vec<(String, String)>,
     _processes: Vec<Process>,
 }
 
@@ -53,6 +62,8 @@ impl ArgoCd {
             applications: world.api("argoproj.io", "v1alpha1", "Application", NAMESPACE),
             http: reqwest::Client::builder().no_proxy().build()?,
             url: format!("http://{api}/api/v1"),
+            cli: programs.join("argocd"),
+            env: command_line(env, &api),
             _processes: processes,
         };
         let pause = Duration::from_millis(200);
@@ -67,20 +78,33 @@ impl ArgoCd {
     /// Creates the Application of the page for an environment, with the repository of the test. Records what Argo CD
     /// shows of it from then on.
     pub(crate) async fn deploy(&self, world: &World, environment: &str) -> Result<Shown> {
-        let shown = Shown::new();
-        let file = root().join("integrations/argo-cd/application.yaml");
+        self.apply(world, "application.yaml", &[("production", environment)])?;
+        let name = application(environment);
+        Ok(self.record(watcher::Config::default().fields(&format!("metadata.name={name}"))))
+    }
+
+    /// Applies a manifest of the page with the repository of the test and with other replacements.
+    pub(crate) fn apply(
+        &self,
+        world: &World,
+        file: &str,
+        replacements: &[(&str, &str)],
+    ) -> Result<()> {
+        let path = root().join("integrations/argo-cd").join(file);
         let repository = format!("file://{}", world.repository.dir().display());
-        let text = fs::read_to_string(file)?
-            .replace("https://git.example/shop/edge.git", &repository)
-            .replace("production", environment);
-        world.apply(&text)?;
-        let (api, recorded, name) = (
-            self.applications.clone(),
-            shown.clone(),
-            application(environment),
-        );
+        let mut text =
+            fs::read_to_string(path)?.replace("https://git.example/shop/edge.git", &repository);
+        for (from, to) in replacements {
+            text = text.replace(from, to);
+        }
+        world.apply(&text)
+    }
+
+    /// Records what Argo CD shows of the selected Applications from now on.
+    pub(crate) fn record(&self, config: watcher::Config) -> Shown {
+        let shown = Shown::new();
+        let (api, recorded) = (self.applications.clone(), shown.clone());
         tokio::spawn(async move {
-            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
             let changes = watcher(api, config).default_backoff().applied_objects();
             // a watch that fails begins again
             let mut objects = pin!(changes.filter_map(|change| async { change.ok() }));
@@ -89,7 +113,19 @@ impl ArgoCd {
                 recorded.add(format!("{}: {shown}", object.name_any()));
             }
         });
-        Ok(shown)
+        shown
+    }
+
+    /// Runs a command of the page with the contexts of a kubeconfig.
+    pub(crate) async fn run(&self, kubeconfig: &Path, arguments: &[String]) -> Result<()> {
+        let mut command = Command::new(&self.cli);
+        command.args(arguments).envs(self.env.iter().cloned());
+        let output = command.env("KUBECONFIG", kubeconfig).output().await?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(output.status.success(), "argocd {arguments:?}: {said}");
+        println!("    argocd {}: {}", arguments.join(" "), said.trim());
+        Ok(())
     }
 
     /// Reads the repository now instead of at the next interval, and waits until it is compared with the cluster.
@@ -187,6 +223,13 @@ impl ArgoCd {
     }
 }
 
+/// Adds the address of the API server to the environment of the command line.
+fn command_line(mut env: Vec<(String, String)>, api: &str) -> Vec<(String, String)> {
+    let options = format!("--server {api} --plaintext");
+    env.push(("ARGOCD_OPTS".into(), options));
+    env
+}
+
 fn application(environment: &str) -> String {
     format!("checkout-{environment}")
 }
@@ -209,7 +252,7 @@ fn summary(object: &Value) -> String {
     )
 }
 
-/// Starts Redis and the three programs of Argo CD; its API server listens at `api`.
+/// Starts Redis and the four programs of Argo CD; its API server listens at `api`.
 fn processes(
     world: &World,
     programs: &Path,
@@ -249,6 +292,16 @@ fn processes(
         (
             programs.join("argocd-application-controller"),
             format!("{client} --metrics-port {metrics} --persist-resource-health"),
+        ),
+        (
+            programs.join("argocd-applicationset-controller"),
+            format!(
+                "--namespace {NAMESPACE} --argocd-repo-server {repo} --repo-server-plaintext --enable-progressive-syncs \
+                 --metrics-addr {} --probe-addr {} --webhook-addr {}",
+                World::free_address()?,
+                World::free_address()?,
+                World::free_address()?
+            ),
         ),
     ];
     let run = world.cluster.run().dir();
@@ -293,9 +346,6 @@ fn set_up(world: &World, manifests: &Path) -> Result<()> {
         "--patch-file",
         &customization,
     ])?;
-    let set = integrations.join("application-set.yaml");
-    let set = set.to_string_lossy();
-    world.kubectl(&["create", "--dry-run=server", "--filename", &set])?;
     Ok(())
 }
 

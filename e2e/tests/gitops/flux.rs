@@ -1,12 +1,12 @@
 //! Flux on the cluster: source-controller and kustomize-controller as processes of this machine, and one story with both
 //! environments.
 
-use crate::git_server;
 use crate::phases::never;
 use crate::world::{LATER, Shown, World};
+use crate::{git_server, pipeline};
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    cluster::{Process, kustomize_controller, source_controller},
+    cluster::{Process, flux_image_definitions, kustomize_controller, source_controller},
     selvage::{condition, root},
 };
 use futures::StreamExt;
@@ -21,10 +21,10 @@ use std::{fs, path::Path, pin::pin};
 /// Namespace of Flux.
 pub(crate) const NAMESPACE: &str = "flux-system";
 
-struct Flux {
+pub(crate) struct Flux {
     kustomizations: Api<DynamicObject>,
     repositories: Api<DynamicObject>,
-    shown: Shown,
+    pub(crate) shown: Shown,
     _processes: Vec<Process>,
 }
 
@@ -33,6 +33,7 @@ pub(crate) async fn story(world: &World) -> Result<()> {
     let flux = Flux::start(world).await?;
     let url = git_server::serve(world.cluster.host(), world.repository.dir().to_owned()).await?;
     flux.deploy(world, &url)?;
+    validate(world)?;
     flux.ready("staging").await?;
     let function = world.function("staging", |_| true).await?;
     ensure!(
@@ -47,9 +48,24 @@ pub(crate) async fn story(world: &World) -> Result<()> {
     good_version(world, &flux).await?;
     bad_version(world, &flux).await?;
     scale(world, &flux).await?;
+    pipeline::story(world, &flux, &url).await?;
     drop(load);
     let _load = world.load("shop.example")?;
     approval(world, &flux).await
+}
+
+/// The API server accepts the objects for the image controllers, which no test runs.
+fn validate(world: &World) -> Result<()> {
+    let file = root().join("integrations/flux/image-update.yaml");
+    let created = world.kubectl(&[
+        "create",
+        "--dry-run=server",
+        "--validate=strict",
+        "--filename",
+        &file.to_string_lossy(),
+    ])?;
+    ensure!(created.lines().count() == 3, "{created}");
+    Ok(())
 }
 
 /// Ready again only after the promotion.
@@ -167,13 +183,20 @@ impl Flux {
     async fn start(world: &World) -> Result<Self> {
         let run = world.cluster.run().dir();
         let (source, kustomize) = (source_controller()?, kustomize_controller()?);
-        for dir in [&source, &kustomize] {
-            let definitions = dir.join("config/crd/bases");
+        let images = flux_image_definitions()?;
+        for definitions in [
+            source.join("config/crd/bases"),
+            kustomize.join("config/crd/bases"),
+            images,
+        ] {
+            let definitions = definitions.to_string_lossy();
+            world.kubectl(&["apply", "--server-side", "--filename", &definitions])?;
             world.kubectl(&[
-                "apply",
-                "--server-side",
+                "wait",
+                "--for=condition=Established",
+                "--timeout=60s",
                 "--filename",
-                &definitions.to_string_lossy(),
+                &definitions,
             ])?;
         }
         let mut processes = Vec::new();
@@ -239,7 +262,7 @@ impl Flux {
     }
 
     /// Fetches the repository now and waits until the Kustomization of the environment is applied from the new commit.
-    async fn apply(&self, environment: &str) -> Result<()> {
+    pub(crate) async fn apply(&self, environment: &str) -> Result<()> {
         let before = self.repositories.get("edge").await?;
         let before = before.data["status"]["artifact"]["revision"].clone();
         let now = format!("{:?}", std::time::SystemTime::now());
@@ -266,7 +289,7 @@ impl Flux {
     }
 
     /// Waits until the Kustomization is ready at the commit that Flux has fetched.
-    async fn ready(&self, environment: &str) -> Result<()> {
+    pub(crate) async fn ready(&self, environment: &str) -> Result<()> {
         let repository = self.repositories.get("edge").await?;
         let fetched = repository.data["status"]["artifact"]["revision"].clone();
         self.wait(environment, |object| {

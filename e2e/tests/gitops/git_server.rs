@@ -1,5 +1,5 @@
-//! Serves a Git repository over HTTP, because Flux reads no folders: `git upload-pack` behind the two requests of the
-//! protocol.
+//! Serves a Git repository over HTTP, because Flux reads no folders: `git upload-pack` for clones and fetches, and
+//! `git receive-pack` for pushes, each behind the two requests of the protocol.
 
 use anyhow::{Context, Result, ensure};
 use axum::{
@@ -12,8 +12,11 @@ use axum::{
 use std::{path::PathBuf, process::Stdio};
 use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
 
-/// Announcement of the service, before the references.
-const ANNOUNCEMENT: &[u8] = b"001e# service=git-upload-pack\n0000";
+/// Services of the protocol, each with its announcement before the references.
+const SERVICES: [(&str, &str); 2] = [
+    ("upload-pack", "001e# service=git-upload-pack\n0000"),
+    ("receive-pack", "001f# service=git-receive-pack\n0000"),
+];
 
 /// Serves the repository in `dir` until the end of the process. Returns its URL.
 pub(crate) async fn serve(host: std::net::Ipv4Addr, dir: PathBuf) -> Result<String> {
@@ -25,36 +28,56 @@ pub(crate) async fn serve(host: std::net::Ipv4Addr, dir: PathBuf) -> Result<Stri
 }
 
 async fn answer(State(dir): State<PathBuf>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let (kind, arguments): (_, &[&str]) = match uri.path() {
-        "/edge.git/info/refs" => ("advertisement", &["--advertise-refs"]),
-        "/edge.git/git-upload-pack" => ("result", &[]),
-        _ => return StatusCode::NOT_FOUND.into_response(),
+    let path = uri.path();
+    let query = uri.query().unwrap_or_default();
+    let asked = SERVICES.iter().find_map(|(service, announcement)| {
+        if path == "/edge.git/info/refs" && query == format!("service=git-{service}") {
+            Some((*service, "advertisement", *announcement))
+        } else {
+            (path == format!("/edge.git/git-{service}")).then_some((*service, "result", ""))
+        }
+    });
+    let Some((service, kind, announcement)) = asked else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let arguments: &[&str] = match kind {
+        "advertisement" => &["--advertise-refs"],
+        _ => &[],
     };
     let protocol = headers
         .get("git-protocol")
         .and_then(|value| value.to_str().ok());
-    match upload_pack(&dir, arguments, protocol.unwrap_or_default(), &body).await {
+    match run(
+        service,
+        &dir,
+        arguments,
+        protocol.unwrap_or_default(),
+        &body,
+    )
+    .await
+    {
         Ok(pack) => {
-            let announced = if kind == "result" { &[] } else { ANNOUNCEMENT };
-            let content = format!("application/x-git-upload-pack-{kind}");
+            let content = format!("application/x-git-{service}-{kind}");
             let head = [
                 (header::CONTENT_TYPE, content),
                 (header::CACHE_CONTROL, "no-cache".into()),
             ];
-            (head, [announced, &pack].concat()).into_response()
+            (head, [announcement.as_bytes(), &pack].concat()).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
     }
 }
 
-async fn upload_pack(
+/// Runs a service of Git with the body of a request, and returns what it writes.
+async fn run(
+    service: &str,
     dir: &PathBuf,
     arguments: &[&str],
     protocol: &str,
     body: &[u8],
 ) -> Result<Vec<u8>> {
     let mut child = Command::new("git")
-        .args(["upload-pack", "--stateless-rpc"])
+        .args([service, "--stateless-rpc"])
         .args(arguments)
         .arg(dir)
         .env("GIT_PROTOCOL", protocol)
@@ -65,10 +88,6 @@ async fn upload_pack(
     input.write_all(body).await?;
     drop(input);
     let output = child.wait_with_output().await?;
-    ensure!(
-        output.status.success(),
-        "git upload-pack: {}",
-        output.status
-    );
+    ensure!(output.status.success(), "git {service}: {}", output.status);
     Ok(output.stdout)
 }

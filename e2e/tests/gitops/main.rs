@@ -8,16 +8,18 @@
     reason = "a test ends at the first surprise, and prints what the tools show"
 )]
 
+mod application_set;
 mod argo_cd;
 mod flux;
 mod git_server;
 mod phases;
+mod pipeline;
 mod repository;
 mod world;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
-use world::World;
+use world::{World, dump};
 
 /// Runs a test on a cluster of its own, and writes everything that explains a failure.
 async fn on_cluster(
@@ -27,7 +29,7 @@ async fn on_cluster(
 ) {
     let world = World::start(&[namespace]).await.unwrap();
     if let Err(error) = test(&world).await {
-        let dump = world.dump(name);
+        let dump = dump(&world.cluster, name);
         drop(world);
         panic!("{error:#}\n{dump}");
     }
@@ -37,6 +39,14 @@ async fn on_cluster(
 async fn argo_cd_shows_every_phase() {
     on_cluster("argo-cd", argo_cd::NAMESPACE, |world| {
         Box::pin(phases::argo_cd(world))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_set_rolls_out_one_region_after_the_other() {
+    on_cluster("application-set", argo_cd::NAMESPACE, |world| {
+        Box::pin(application_set::story(world))
     })
     .await;
 }

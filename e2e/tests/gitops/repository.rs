@@ -45,12 +45,19 @@ impl Repository {
             repository.set_image(environment, image)?;
         }
         repository.git(&["init", "--quiet", "--initial-branch=main"])?;
+        // a push changes the files, as a commit of the test does
+        repository.git(&["config", "receive.denyCurrentBranch", "updateInstead"])?;
         repository.commit("first version")?;
         Ok(repository)
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Returns the content of a file of the function.
+    pub(crate) fn read(&self, file: &str) -> Result<String> {
+        fs::read_to_string(self.file(file)).with_context(|| format!("read {file}"))
     }
 
     /// Writes a file of the function.
@@ -60,7 +67,7 @@ impl Repository {
 
     /// Replaces text in a file of the function.
     pub(crate) fn replace(&self, file: &str, from: &str, to: &str) -> Result<()> {
-        let text = fs::read_to_string(self.file(file))?;
+        let text = self.read(file)?;
         ensure!(text.contains(from), "{file} does not contain {from}");
         self.write(file, &text.replace(from, to))
     }
@@ -72,13 +79,13 @@ impl Repository {
     /// Writes the image of an environment, as a person or an image automation does.
     pub(crate) fn set_image(&self, environment: &str, image: &str) -> Result<()> {
         let file = format!("{environment}/version.yaml");
-        let text = fs::read_to_string(self.file(&file))?;
+        let text = self.read(&file)?;
         let lines = text.lines().map(|line| {
-            if line.starts_with("    image: ") {
-                format!("    image: {image}\n")
-            } else {
-                format!("{line}\n")
-            }
+            let Some(old) = line.strip_prefix("    image: ") else {
+                return format!("{line}\n");
+            };
+            let comment = old.find(" #").and_then(|at| old.get(at..));
+            format!("    image: {image}{}\n", comment.unwrap_or_default())
         });
         self.write(&file, &lines.collect::<String>())
     }
@@ -91,6 +98,12 @@ impl Repository {
     /// Reverts the last commit.
     pub(crate) fn revert(&self) -> Result<()> {
         self.git(&["revert", "--no-edit", "HEAD"])
+    }
+
+    /// Returns the last commit with its changes.
+    pub(crate) fn last_commit(&self) -> Result<String> {
+        let mut git = Command::new("git");
+        run(git.arg("-C").arg(&self.dir).args(["show", "HEAD"]))
     }
 
     fn file(&self, file: &str) -> PathBuf {
@@ -107,16 +120,17 @@ impl Repository {
             "-c",
             "commit.gpgsign=false",
         ]);
-        run(git.args(arguments))
+        run(git.args(arguments)).map(drop)
     }
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command and returns what it prints.
+fn run(command: &mut Command) -> Result<String> {
     let output = command.output()?;
     ensure!(
         output.status.success(),
         "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }

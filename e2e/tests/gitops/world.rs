@@ -104,17 +104,7 @@ impl World {
 
     /// Sends requests to a host until the result is dropped.
     pub(crate) fn load(&self, host: &str) -> Result<Load> {
-        let nodes = self.cluster.nodes().iter();
-        Load::start(Plan {
-            rate: RATE,
-            targets: nodes
-                .map(|node| (node.address(), EDGE_PORT).into())
-                .collect(),
-            method: Method::GET,
-            host: host.into(),
-            path: "/".into(),
-            timeout: Duration::from_secs(10),
-        })
+        load(&self.cluster, host)
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
@@ -163,14 +153,29 @@ impl World {
         fs::create_dir_all(&dir)?;
         Ok(dir)
     }
+}
 
-    /// Writes objects, Events and logs to a folder.
-    pub(crate) fn dump(&self, name: &str) -> String {
-        let dir = selvage::dist().join("failures").join(name);
-        match self.cluster.dump(&dir) {
-            Ok(summary) => format!("{summary}\neverything else is in {}", dir.display()),
-            Err(error) => format!("the dump failed: {error:#}"),
-        }
+/// Sends requests to a host on all nodes of a cluster until the result is dropped.
+pub(crate) fn load(cluster: &Cluster, host: &str) -> Result<Load> {
+    let nodes = cluster.nodes().iter();
+    Load::start(Plan {
+        rate: RATE,
+        targets: nodes
+            .map(|node| (node.address(), EDGE_PORT).into())
+            .collect(),
+        method: Method::GET,
+        host: host.into(),
+        path: "/".into(),
+        timeout: Duration::from_secs(10),
+    })
+}
+
+/// Writes objects, Events and logs of a cluster to a folder.
+pub(crate) fn dump(cluster: &Cluster, name: &str) -> String {
+    let dir = selvage::dist().join("failures").join(name);
+    match cluster.dump(&dir) {
+        Ok(summary) => format!("{summary}\neverything else is in {}", dir.display()),
+        Err(error) => format!("the dump failed: {error:#}"),
     }
 }
 
@@ -203,9 +208,26 @@ impl Shown {
 
     /// Waits until something with this part was shown since the last call of [`Self::take`].
     pub(crate) async fn until(&self, part: &str) -> Result<()> {
+        self.wait(|all| all.iter().any(|one| one.contains(part)))
+            .await
+            .with_context(|| format!("{part:?} is not in {:#?}", self.take()))
+    }
+
+    /// Waits until the newest of what begins with `name` contains this part.
+    pub(crate) async fn until_newest(&self, name: &str, part: &str) -> Result<()> {
+        let is_shown = |all: &[String]| {
+            let newest = all.iter().rfind(|one| one.starts_with(name));
+            newest.is_some_and(|one| one.contains(part))
+        };
+        self.wait(is_shown)
+            .await
+            .with_context(|| format!("{name} is not {part:?} at the end of {:#?}", self.take()))
+    }
+
+    async fn wait(&self, holds: impl Fn(&[String]) -> bool) -> Result<()> {
         let shown = || {
             let all = self.all.lock().map(|all| all.clone()).unwrap_or_default();
-            all.iter().any(|one| one.contains(part))
+            holds(&all)
         };
         let wait = async {
             loop {
@@ -216,8 +238,7 @@ impl Shown {
                 added.await;
             }
         };
-        let waited = tokio::time::timeout(LATER, wait).await;
-        waited.with_context(|| format!("{part:?} is not in {:#?}", self.take()))
+        Ok(tokio::time::timeout(LATER, wait).await?)
     }
 
     /// Takes everything that was shown since the last call.

@@ -1,6 +1,6 @@
 //! Checks the objects that the documentation shows against the types. `e2e/tests/manifests.rs` asks a real API server.
 
-use e2e::documented::objects;
+use e2e::documented::{Documented, objects, objects_below, objects_of_all_kinds};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -61,4 +61,29 @@ fn fields_that_do_not_exist_are_found() {
     ] {
         assert!(of(steps(step.clone())).is_some(), "{step}");
     }
+}
+
+/// The tests with Argo CD and Flux apply the files of `integrations`, of which the pages show whole objects.
+#[test]
+fn pages_show_the_objects_of_the_integrations() {
+    let of_tools = |all: Vec<Documented>| {
+        all.into_iter().filter(|one| {
+            let version = one.object["apiVersion"].as_str().unwrap_or_default();
+            version.starts_with("argoproj.io/") || version.contains("fluxcd.io/")
+        })
+    };
+    let files: Vec<_> = of_tools(objects_below("integrations").unwrap()).collect();
+    let shown: Vec<_> = of_tools(objects_of_all_kinds().unwrap()).collect();
+    let other: Vec<_> = shown
+        .iter()
+        .filter(|one| files.iter().all(|file| file.object != one.object))
+        .map(|one| &one.origin)
+        .collect();
+    assert!(other.is_empty(), "no file of `integrations` has {other:?}");
+    let missing: Vec<_> = files
+        .iter()
+        .filter(|file| shown.iter().all(|one| file.object != one.object))
+        .map(|file| &file.origin)
+        .collect();
+    assert!(missing.is_empty(), "no page shows {missing:?}");
 }
