@@ -85,7 +85,7 @@ impl<T> FairQueue<T> {
             std::iter::from_fn(|| entries.pop_front()).find(|entry| waits(entry))
         };
         self.namespaces.turn(
-            |functions| functions.turn(&next, VecDeque::is_empty),
+            |functions| functions.turn(next, VecDeque::is_empty),
             |functions| functions.order.is_empty(),
         )
     }

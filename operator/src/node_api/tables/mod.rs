@@ -216,22 +216,22 @@ impl State {
                 record.version = record.version.max(old.record.version);
                 keep_certificates(&mut record, &old.record);
                 let left = lost(&old.placement, &placement);
-                (change_between(old, &record, &placement), left)
+                (change_between(&old.record, &record), left)
             }
         };
         let was_restricted = old.is_some_and(|old| old.remote.is_some());
         let entry = Entry::new(record, placement)?;
         let entry = self.with_remote(entry, restricted);
         let restricted = entry.remote.is_some();
-        if change.is_none() && restricted == was_restricted {
+        let old = self.functions.get(&key);
+        let placement_changed =
+            restricted != was_restricted || old.is_some_and(|old| old.placement != entry.placement);
+        if change.is_none() && !placement_changed {
             // The write that a hint preceded: nodes that missed the hint must receive the split by this version.
             self.log.raise(&key, version);
             self.version = self.version.max(version);
             return Ok(());
         }
-        let old = self.functions.get(&key);
-        let placement_changed =
-            restricted != was_restricted || old.is_some_and(|old| old.placement != entry.placement);
         for stream in self.streams.values() {
             if let Some(change) = change_for(stream, old, &entry, change) {
                 stream.push(&key, change);
@@ -341,13 +341,8 @@ fn lost(old: &Placement, new: &Placement) -> Placement {
     }
 }
 
-/// Returns what changed for nodes; `None` if there is no visible difference.
-fn change_between(
-    old: &Entry,
-    record: &v1::FunctionRecord,
-    placement: &Placement,
-) -> Option<Change> {
-    let held = &old.record;
+/// Returns what changed for nodes that have the function and keep it; `None` if there is no visible difference.
+fn change_between(held: &v1::FunctionRecord, record: &v1::FunctionRecord) -> Option<Change> {
     let same_frame = held.uid == record.uid
         && held.created == record.created
         && held.accepted == record.accepted
@@ -356,7 +351,7 @@ fn change_between(
         && held.callers == record.callers
         && held.certificates == record.certificates
         && held.definitions == record.definitions;
-    if !same_frame || old.placement != *placement {
+    if !same_frame {
         Some(Change::Whole)
     } else if held.split != record.split {
         Some(Change::Split)

@@ -67,6 +67,26 @@ fn a_renewed_certificate_is_a_change_and_an_unknown_one_is_not() {
 
 /// A hint has used up the token of the split, and the routes of the record are older than those that nodes have.
 #[test]
+fn a_node_that_joins_or_leaves_is_no_change_for_the_others() {
+    let tables = Tables::new();
+    tables.synced(5);
+    let on = |nodes: &[&str]| {
+        let placement = Placement::nodes(nodes.iter().copied());
+        tables.upsert(record("u", 1, None), placement).unwrap();
+    };
+    on(&[NODE]);
+    let stays = tables.open(NODE, 0, false).unwrap();
+    let joins = tables.open("n-2", 0, false).unwrap();
+    let queued = || [&stays, &joins].map(|opening| opening.queue.pop().is_some());
+    for nodes in [&[NODE, "n-2"][..], &[NODE]] {
+        let before = tables.version();
+        on(nodes);
+        assert_eq!(queued(), [false, true], "{nodes:?}");
+        assert!(tables.version() > before);
+    }
+}
+
+#[test]
 fn older_routes_do_not_bring_back_their_certificates() {
     let tables = Tables::new();
     tables
