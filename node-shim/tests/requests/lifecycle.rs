@@ -222,7 +222,7 @@ fn requests_that_name_the_revision_take_no_permit_of_others() {
     let named = "GET / HTTP/1.1\r\nhost: a\r\nselvage-revision: slow\r\n\r\n";
     let running = [send(named, 1), send(GET, 2)];
     for head in [named, GET] {
-        let reply = once(node.address(), head.to_owned());
+        let reply = once(node.address(), head);
         assert_eq!(reply.status_and_error(), (503, "overloaded"));
     }
     running.into_iter().for_each(Wire::reset);
