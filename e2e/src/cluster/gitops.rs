@@ -43,7 +43,7 @@ pub fn customizations() -> Result<PathBuf> {
     Ok(dir.join("customizations"))
 }
 
-/// Returns a folder with [`ARGO_CD_PROGRAMS`], and with the manifests of their version in `manifests`.
+/// Returns a folder with the programs of Argo CD, and with the manifests of their version in `manifests`.
 ///
 /// # Errors
 /// Returns an error when there is no Go toolchain or the build fails.
