@@ -40,6 +40,18 @@ fn guest<W: Future<Output = ()> + Send + 'static>(
     Box::pin(async move { Preemptible::new(metered, false, &function, &control, &guests).await })
 }
 
+/// Returns a guest of `namespace` that computes and waits for its first turn.
+fn queued(
+    namespace: &str,
+    guests: &Arc<PreemptedGuests>,
+) -> impl Future<Output = GuestOutcome> + Unpin + Send + use<> {
+    let control = control();
+    let mut guest = guest(compute(control.clone()), namespace, &control, guests);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut guest).poll(&mut cx).is_pending());
+    guest
+}
+
 /// Gives way until the guest has to stop.
 async fn compute(control: Arc<GuestControl>) {
     while control.stop_reason().is_none() {
@@ -259,13 +271,7 @@ async fn a_guest_that_nothing_waits_for_is_dropped_after_its_turn() {
 #[tokio::test]
 async fn a_guest_that_nothing_waits_for_takes_no_turn() {
     let guests = guests(0);
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut queued = |namespace| {
-        let control = control();
-        let mut guest = guest(compute(control.clone()), namespace, &control, &guests);
-        assert!(Pin::new(&mut guest).poll(&mut cx).is_pending());
-        guest
-    };
+    let queued = |namespace| queued(namespace, &guests);
     let cancelled = [queued("ns0"), queued("ns0"), queued("ns0")];
     let _computing = [queued("ns0"), queued("ns1")];
     drop(cancelled);
@@ -279,13 +285,7 @@ async fn a_guest_that_nothing_waits_for_takes_no_turn() {
 #[tokio::test]
 async fn threads_that_take_no_guest_are_found() {
     let guests = guests(0);
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut queued = |namespace| {
-        let control = control();
-        let mut guest = guest(compute(control.clone()), namespace, &control, &guests);
-        assert!(Pin::new(&mut guest).poll(&mut cx).is_pending());
-        guest
-    };
+    let queued = |namespace| queued(namespace, &guests);
     assert!(!guests.are_stuck(Duration::ZERO));
     let _computing = [queued("ns0"), queued("ns1")];
     assert!(guests.are_stuck(Duration::ZERO));
