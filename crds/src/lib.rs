@@ -74,8 +74,9 @@ pub use function::{EdgeFunction, EdgeFunctionSpec, EdgeFunctionStatus};
 pub use host_claim::{HostClaim, HostClaimSpec};
 pub use local_reference::LocalReference;
 pub use names::{
-    ACTION_PREFIX, API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER, LABEL_FUNCTION, LABEL_MANAGED_BY,
-    LABEL_REVISION, MANAGED_BY_VALUE, VERSION, claimed_host, host_claim_name,
+    ACTION_PREFIX, ANNOTATION_HASH_KEY_SINCE, API_VERSION, EVENT_CONTROLLER, FIELD_MANAGER,
+    LABEL_FUNCTION, LABEL_MANAGED_BY, LABEL_REVISION, MANAGED_BY_VALUE, VERSION, claimed_host,
+    host_claim_name,
 };
 pub use node_api_types::text::{
     Duration, DurationError, Number, NumberError, Percentage, PercentageError, Quantity,

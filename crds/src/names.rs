@@ -19,6 +19,10 @@ pub const LABEL_FUNCTION: &str = "selvage.dev/function";
 /// Label with the name of the EdgeRevision that an object belongs to.
 pub const LABEL_REVISION: &str = "selvage.dev/revision";
 
+/// Annotation of the operator's Secret `selvage-node-api`, if the operator has created it again: when its key of content hashes was
+/// made (RFC 3339). Otherwise this is when the Secret was created.
+pub const ANNOTATION_HASH_KEY_SINCE: &str = "selvage.dev/hash-key-since";
+
 /// Prefix of the annotations that request an action: `promote`, `promote-full`, `abort`, `approve`, `retry`, `pause` and
 /// `resume`.
 pub const ACTION_PREFIX: &str = "selvage.dev/";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use crds::{LABEL_MANAGED_BY, MANAGED_BY_VALUE};
+use crds::{ANNOTATION_HASH_KEY_SINCE, LABEL_MANAGED_BY, MANAGED_BY_VALUE};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -36,10 +36,6 @@ const CA_KEY: &str = "ca.key";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const HASH_KEY: &str = "hash.key";
-
-/// Annotation of a Secret that was created again: when its key of content hashes was made. Otherwise this is when the Secret was
-/// created.
-const HASH_KEY_SINCE: &str = "selvage.dev/hash-key-since";
 
 /// Where the content of the Secret is published.
 #[derive(Clone, Default)]
@@ -144,7 +140,7 @@ async fn write(
 }
 
 fn object(material: &KeyMaterial, key_since: Option<&Timestamp>) -> Secret {
-    let since = key_since.map(|since| (HASH_KEY_SINCE.to_owned(), since.to_string()));
+    let since = key_since.map(|since| (ANNOTATION_HASH_KEY_SINCE.to_owned(), since.to_string()));
     Secret {
         metadata: ObjectMeta {
             name: Some(NAME.to_owned()),
@@ -160,7 +156,7 @@ fn object(material: &KeyMaterial, key_since: Option<&Timestamp>) -> Secret {
 /// When the key of content hashes was made.
 fn key_since(secret: &Secret) -> Option<Timestamp> {
     let annotations = secret.metadata.annotations.as_ref();
-    let written = annotations.and_then(|all| all.get(HASH_KEY_SINCE)?.parse().ok());
+    let written = annotations.and_then(|all| all.get(ANNOTATION_HASH_KEY_SINCE)?.parse().ok());
     let created = secret.metadata.creation_timestamp.as_ref();
     written.or_else(|| created.map(|created| created.0))
 }

@@ -65,7 +65,7 @@ fn a_renewed_certificate_is_a_change_and_an_unknown_one_is_not() {
     assert_eq!(chain(&tables), None);
 }
 
-/// A hint has used up the token of the split, and the routes of the record are older than those that nodes have.
+/// With a `nodeSelector`, all other nodes of a large cluster would receive the whole record.
 #[test]
 fn a_node_that_joins_or_leaves_is_no_change_for_the_others() {
     let tables = Tables::new();
@@ -86,6 +86,7 @@ fn a_node_that_joins_or_leaves_is_no_change_for_the_others() {
     }
 }
 
+/// A hint has used up the token of the split, and the routes of the record are older than those that nodes have.
 #[test]
 fn older_routes_do_not_bring_back_their_certificates() {
     let tables = Tables::new();
