@@ -133,10 +133,14 @@ impl World {
         self.ready(namespace, name).await
     }
 
+    /// Waits until a function is ready on all nodes, also on those that are not connected to the operator at the moment.
+    /// `Ready` alone does not wait for these: a function becomes ready although a node is dead.
     pub(crate) async fn ready(&self, namespace: &str, name: &str) -> Result<Value> {
         self.function(namespace, name, SOON, |f| {
+            let holds = |kind| selvage::condition(f, kind).0 == "True";
             f["metadata"]["generation"] == f["status"]["observedGeneration"]
-                && selvage::condition(f, "Ready").0 == "True"
+                && holds("Ready")
+                && holds("Distributed")
         })
         .await
     }

@@ -23,7 +23,9 @@ use super::report::{MIN_GAP, Reporter};
 use super::{CounterSource, Event, NodeStatus, Settings};
 use crate::clock::Now;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time to connect. While kube-proxy does not know yet that a replica is gone, packets to it are lost; the node must
+/// reach another one before the operator takes it for dead (after 10 s of silence).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum time between the connection and the operator's first message.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
