@@ -15,6 +15,7 @@ mod authorities;
 mod autoscaler;
 mod claims;
 mod definitions;
+mod deleted_nodes;
 mod deletions;
 mod egress;
 mod evidence;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         forgery::all(),
         languages::all(),
         faults::all(),
+        deleted_nodes::all(),
         removed_images::all(),
         // leaves its functions behind
         many::all(),
