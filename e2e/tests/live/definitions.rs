@@ -55,7 +55,9 @@ async fn definitions_that_are_deleted_and_put_back_need_no_restart(
     let functions = world.objects.api(Kind::Function, "");
     let all = functions.list(&ListParams::default()).await?.items.len();
     let definitions = KINDS.map(|kind| format!("{kind}.selvage.dev"));
-    kubectl(world, &["delete", "crd", "--wait"], &definitions)?;
+    let mut delete = vec!["delete", "crd", "--wait"];
+    delete.extend(definitions.iter().map(String::as_str));
+    world.kubectl(&delete)?;
 
     tokio::time::sleep(SPREAD).await;
     let kept = served(world).await?;
@@ -70,7 +72,7 @@ async fn definitions_that_are_deleted_and_put_back_need_no_restart(
     }
 
     let files = selvage::root().join("charts/selvage/files/crds");
-    kubectl(world, &["create", "-f"], &[files.display().to_string()])?;
+    world.kubectl(&["create", "-f", &files.display().to_string()])?;
     wait::until(SOON, Duration::from_millis(500), async || {
         let functions = world.objects.api(Kind::Function, &ns);
         let served = functions.list(&ListParams::default()).await;
@@ -138,16 +140,4 @@ async fn pods(world: &World) -> Result<Vec<Pod>> {
     let mut found = api.list(&ListParams::default()).await?.items;
     found.sort_by_key(ResourceExt::name_any);
     Ok(found)
-}
-
-fn kubectl(world: &World, action: &[&str], objects: &[String]) -> Result<()> {
-    let mut kubectl = world.cluster.kubectl();
-    let output = kubectl.args(action).args(objects).output()?;
-    ensure!(
-        output.status.success(),
-        "kubectl {}: {}",
-        action.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

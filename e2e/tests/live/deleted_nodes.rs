@@ -24,7 +24,7 @@ async fn a_deleted_node_answers_until_its_pod_is_gone(world: &mut World) -> Resu
     let (name, address) = (first.name().to_owned(), first.address());
     let shim = shim_of(world, &name).await?.context("no node-shim")?;
     let load = world.load_on(HOST, RATE, 1)?;
-    delete_node(world, &name)?;
+    world.kubectl(&["delete", "node", &name])?;
     let counted = world
         .function(&ns, "hello", SOON, |f| {
             f["status"]["nodes"]["desired"] == count - 1
@@ -35,13 +35,13 @@ async fn a_deleted_node_answers_until_its_pod_is_gone(world: &mut World) -> Resu
         answers.push(world.edge.get(address, HOST, "/").await);
     }
     let seen = load.finish().await;
-    let still = shim_of(world, &name).await?;
+    let still = shim_of(world, &name).await;
     world.cluster.node(0)?.restart()?;
     world.cluster.nodes_ready(LATER).await?;
     counted?;
     let seen = seen?;
     ensure!(
-        still == Some(shim),
+        still? == Some(shim),
         "{name} lost its pod: nothing was measured"
     );
     ensure!(seen.failed == 0, "on the deleted node: {seen:?}");
@@ -74,18 +74,4 @@ async fn shim_of(world: &World, node: &str) -> Result<Option<String>> {
         .into_iter()
         .next()
         .and_then(|pod| pod.metadata.uid))
-}
-
-fn delete_node(world: &World, name: &str) -> Result<()> {
-    let output = world
-        .cluster
-        .kubectl()
-        .args(["delete", "node", name])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

@@ -271,23 +271,9 @@ async fn a_shim_starts_again_with_registry_and_operator_away(world: &mut World) 
 }
 
 fn scale_operator(world: &World, replicas: u8) -> Result<()> {
-    let out = world
-        .cluster
-        .kubectl()
-        .args([
-            "-n",
-            NAMESPACE,
-            "scale",
-            "deployment/selvage-operator",
-            &format!("--replicas={replicas}"),
-        ])
-        .output()?;
-    ensure!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    Ok(())
+    let replicas = format!("--replicas={replicas}");
+    let operator = "deployment/selvage-operator";
+    world.kubectl(&["-n", NAMESPACE, "scale", operator, &replicas])
 }
 
 /// Waits until no pod of an operator exists. After an outage of the API server, the controllers of Kubernetes look at a

@@ -76,31 +76,20 @@ async fn moves_to_other_nodes(world: &World, ns: &str) -> Result<()> {
 }
 
 fn patch(world: &World, ns: &str, change: &Value) -> Result<()> {
-    let output = world
-        .cluster
-        .kubectl()
-        .args(["patch", "ef", "hello", "-n", ns, "--type=merge", "-p"])
-        .arg(change.to_string())
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    let change = change.to_string();
+    world.kubectl(&[
+        "patch",
+        "ef",
+        "hello",
+        "-n",
+        ns,
+        "--type=merge",
+        "-p",
+        &change,
+    ])
 }
 
 fn scale(world: &World, ns: &str, replicas: u32) -> Result<()> {
-    let output = world
-        .cluster
-        .kubectl()
-        .args(["scale", "ef", "hello", "-n", ns])
-        .arg(format!("--replicas={replicas}"))
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    let replicas = format!("--replicas={replicas}");
+    world.kubectl(&["scale", "ef", "hello", "-n", ns, &replicas])
 }

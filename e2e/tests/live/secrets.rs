@@ -33,31 +33,18 @@ const AFTERWARDS: Duration = Duration::from_secs(30);
 /// Creates a namespace that grants its Secrets to the operator.
 pub(crate) async fn granted(world: &World, name: &str) -> Result<String> {
     let ns = world.namespace(name).await?;
-    kubectl(
-        world,
-        &[
-            "create",
-            "rolebinding",
-            "selvage-secrets",
-            "--namespace",
-            &ns,
-            "--clusterrole",
-            "selvage-secrets-reader",
-            "--serviceaccount",
-            &format!("{NAMESPACE}:selvage-operator"),
-        ],
-    )?;
+    world.kubectl(&[
+        "create",
+        "rolebinding",
+        "selvage-secrets",
+        "--namespace",
+        &ns,
+        "--clusterrole",
+        "selvage-secrets-reader",
+        "--serviceaccount",
+        &format!("{NAMESPACE}:selvage-operator"),
+    ])?;
     Ok(ns)
-}
-
-fn kubectl(world: &World, arguments: &[&str]) -> Result<()> {
-    let out = world.cluster.kubectl().args(arguments).output()?;
-    ensure!(
-        out.status.success(),
-        "kubectl {arguments:?}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    Ok(())
 }
 
 async fn write_secret(world: &World, ns: &str, value: &str) -> Result<()> {
@@ -223,7 +210,7 @@ async fn secrets_that_changed_are_never_empty(world: &mut World) -> Result<()> {
         .function(&ns, "hello", SOON, |f| f["status"]["phase"] == "RolledBack")
         .await?;
     let operator = "deployment/selvage-operator";
-    kubectl(world, &["-n", NAMESPACE, "rollout", "restart", operator])?;
+    world.kubectl(&["-n", NAMESPACE, "rollout", "restart", operator])?;
     e2e::cluster::rolled_out(&world.cluster, NAMESPACE, operator, LATER)?;
     answers(world, &world.nodes(), host, |answer| shows(answer, "one")).await?;
     let known = world

@@ -1,6 +1,6 @@
 //! Environment that the scenarios share: the cluster, Selvage on it, the example component in the registry.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Cluster, Options},
     load::{Load, Plan, Samples},
@@ -124,6 +124,18 @@ impl World {
         self.objects
             .apply(Kind::Function, namespace, name, json!({ "spec": spec }))
             .await?;
+        Ok(())
+    }
+
+    /// Runs kubectl to its end.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<()> {
+        let output = self.cluster.kubectl().args(arguments).output()?;
+        ensure!(
+            output.status.success(),
+            "kubectl {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 
