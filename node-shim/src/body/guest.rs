@@ -332,12 +332,7 @@ impl GuestBody {
     }
 
     fn failed(&mut self, reason: FailureReason) -> Poll<Option<Frame<Bytes>>> {
-        // the reason that stopped the guest is the cause of the broken body
-        let reason = self
-            .control
-            .client_fault()
-            .or(self.control.stop_reason())
-            .unwrap_or(reason);
+        let reason = self.control.cause_of(reason);
         self.control.stop(reason);
         self.stage = Stage::Failing(reason);
         Poll::Ready(None)
@@ -346,7 +341,7 @@ impl GuestBody {
     fn over(&mut self) {
         match self.control.guest_end().and_then(|ending| ending.failure) {
             // all bytes were sent, but the guest failed before the client had received them
-            Some(reason) => self.observer.fail(reason),
+            Some(reason) => self.observer.fail(self.control.cause_of(reason)),
             None => self.observer.succeed(),
         }
         self.stage = Stage::Over;

@@ -304,7 +304,7 @@ async fn serve(
             .await
         }
         Err(reason) => {
-            let reason = control.client_fault().unwrap_or(reason);
+            let reason = control.cause_of(reason);
             control.stop(reason);
             guest.detach();
             error_response(reason, Some(observer), guard)

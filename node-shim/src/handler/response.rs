@@ -151,6 +151,7 @@ pub(super) async fn send(
     guest.detach();
     let body = match early {
         Err(reason) => {
+            let reason = control.cause_of(reason);
             control.stop(reason);
             return error_response(reason, Some(observer), guard);
         }

@@ -144,6 +144,13 @@ impl GuestControl {
         read(&self.client)
     }
 
+    /// Returns why a response failed. A guest may fail since the client's body did or since it was stopped; then that is the
+    /// cause.
+    pub(crate) fn cause_of(&self, failure: FailureReason) -> FailureReason {
+        let cause = self.client_fault().or_else(|| self.stop_reason());
+        cause.unwrap_or(failure)
+    }
+
     /// Returns the CPU time that the guest has used.
     ///
     /// # Errors

@@ -159,6 +159,32 @@ fn a_request_body_above_the_limit_is_an_error_to_the_guest() {
     node.is_quiet();
 }
 
+/// The node waits with the head for the turn of a guest that computes, and the guest traps on the error meanwhile, unless its
+/// turns were long. That is a fault of the client, not of the revision.
+#[test]
+fn a_guest_that_fails_because_of_its_client_is_not_at_fault() {
+    let body = format!(
+        "(local.set $i (call $body-of (local.get $req)))
+         {BEGIN}
+         (local.set $n (i32.const 20000000))
+         (loop $on (br_if $on (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+         (loop $more
+           (local.set $n (call $read (local.get $i) (i32.const 32768) (i32.const 32768)))
+           (br_if $more (i32.eqz (i32.and (local.get $n) (i32.const 15)))))
+         (if (call $broken) (then unreachable))
+         (call $end (i32.const 0))"
+    );
+    let node = Setup::limits(|l| l.request_body = 10).start(&service(HELLO, &body));
+    let reply = once(
+        node.address(),
+        "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n14\r\n01234567890123456789\r\n0\r\n\r\n",
+    );
+    assert!(!reply.whole || reply.status == 413, "{reply:?}");
+    assert!(node.outcomes(1)[0].starts_with("client "));
+    assert_eq!(node.failures(), ["body_too_large 1"]);
+    node.is_quiet();
+}
+
 /// What the guest writes is discarded, and a guest that writes without end is stopped.
 #[test]
 fn a_response_to_head_has_no_body() {
