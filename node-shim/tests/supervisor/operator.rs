@@ -29,18 +29,26 @@ type Stream = mpsc::Sender<Result<OperatorMessage, Status>>;
 
 #[derive(Default)]
 struct State {
-    /// Sent first on every stream that does not resume.
-    snapshot: Mutex<Option<Batch>>,
+    sent: Mutex<Sent>,
     /// Resumes from the table version of the node instead of sending a snapshot.
     resume: Mutex<bool>,
     unsupervised_ttl: Mutex<Duration>,
-    streams: Mutex<Vec<Stream>>,
     hellos: Mutex<Vec<Hello>>,
     /// Reports with the number of their stream, counted from 1.
     reports: Mutex<VecDeque<(usize, Report)>>,
     report_received: Notify,
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     token: Mutex<String>,
+}
+
+/// What nodes receive. A stream that begins receives what was sent before it, so it does not matter which is first.
+#[derive(Default)]
+struct Sent {
+    /// Sent first on every stream that does not resume.
+    snapshot: Option<Batch>,
+    /// Batches after the snapshot.
+    later: Vec<Batch>,
+    streams: Vec<Stream>,
 }
 
 /// A running operator; stops when dropped.
@@ -54,7 +62,7 @@ pub(crate) struct Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         self.server.abort();
-        self.state.streams.lock().clear();
+        self.state.sent.lock().streams.clear();
     }
 }
 
@@ -113,8 +121,23 @@ impl Operator {
             functions,
             ..Batch::default()
         };
-        *self.state.snapshot.lock() = Some(batch.clone());
-        self.send(Down::Batch(batch)).await;
+        let streams = {
+            let mut sent = self.state.sent.lock();
+            sent.snapshot = Some(batch.clone());
+            sent.later.clear();
+            sent.streams.clone()
+        };
+        send(streams, Down::Batch(batch)).await;
+    }
+
+    /// Sends a batch to connected nodes and to those that connect later.
+    async fn change(&self, batch: Batch) {
+        let streams = {
+            let mut sent = self.state.sent.lock();
+            sent.later.push(batch.clone());
+            sent.streams.clone()
+        };
+        send(streams, Down::Batch(batch)).await;
     }
 
     pub(crate) fn resume(&self) {
@@ -127,15 +150,15 @@ impl Operator {
             splits: vec![split],
             ..Batch::default()
         };
-        self.send(Down::Batch(batch)).await;
+        self.change(batch).await;
     }
 
     pub(crate) async fn delta(&self, version: u64, functions: Vec<FunctionRecord>) {
-        self.send(Down::Batch(Batch {
+        self.change(Batch {
             version,
             functions,
             ..Batch::default()
-        }))
+        })
         .await;
     }
 
@@ -144,16 +167,17 @@ impl Operator {
             namespace: "ns".into(),
             name: name.into(),
         });
-        self.send(Down::Batch(Batch {
+        self.change(Batch {
             version,
             removals: vec![Removal { key, version }],
             ..Batch::default()
-        }))
+        })
         .await;
     }
 
     pub(crate) async fn hint(&self, split: SplitUpdate) {
-        self.send(Down::Hint(Hint { split: Some(split) })).await;
+        let streams = self.state.sent.lock().streams.clone();
+        send(streams, Down::Hint(Hint { split: Some(split) })).await;
     }
 
     pub(crate) fn accept_only(&self, token: &str) {
@@ -162,8 +186,8 @@ impl Operator {
 
     /// Disconnects every node and lets it reconnect at once.
     pub(crate) async fn goodbye(&self) {
-        self.send(Down::Goodbye(Goodbye::default())).await;
-        self.state.streams.lock().clear();
+        let streams = std::mem::take(&mut self.state.sent.lock().streams);
+        send(streams, Down::Goodbye(Goodbye::default())).await;
     }
 
     pub(crate) fn blob(&self, bytes: &[u8]) {
@@ -171,17 +195,6 @@ impl Operator {
             .blobs
             .lock()
             .insert(digest(bytes), bytes.to_vec());
-    }
-
-    async fn send(&self, kind: Down) {
-        let streams = self.state.streams.lock().clone();
-        for stream in streams {
-            let _ = stream
-                .send(Ok(OperatorMessage {
-                    kind: Some(kind.clone()),
-                }))
-                .await;
-        }
     }
 
     pub(crate) fn hellos(&self) -> Vec<Hello> {
@@ -225,6 +238,14 @@ impl Operator {
     }
 }
 
+async fn send(streams: Vec<Stream>, kind: Down) {
+    for stream in streams {
+        let kind = Some(kind.clone());
+        // a stream that is lost begins again
+        let _ = stream.send(Ok(OperatorMessage { kind })).await;
+    }
+}
+
 struct Service(Arc<State>);
 
 #[tonic::async_trait]
@@ -252,25 +273,24 @@ impl NodeApi for Service {
             resumed,
             ..Welcome::default()
         };
-        let _ = down
-            .send(Ok(OperatorMessage {
-                kind: Some(Down::Welcome(welcome)),
-            }))
-            .await;
-        let first = state.snapshot.lock().clone().filter(|_| !resumed);
-        if let Some(batch) = first {
-            let _ = down
-                .send(Ok(OperatorMessage {
-                    kind: Some(Down::Batch(batch)),
-                }))
-                .await;
-        }
+        let have = if resumed { hello.have } else { 0 };
         let number = {
             let mut hellos = state.hellos.lock();
             hellos.push(hello);
             hellos.len()
         };
-        state.streams.lock().push(down);
+        {
+            let mut sent = state.sent.lock();
+            let first = sent.snapshot.iter().filter(|_| !resumed);
+            let later = sent.later.iter().filter(|batch| batch.version > have);
+            let batches = first.chain(later).cloned().map(Down::Batch);
+            for kind in [Down::Welcome(welcome)].into_iter().chain(batches) {
+                let message = OperatorMessage { kind: Some(kind) };
+                // nothing is sent on a stream that is lost already
+                let _ = down.try_send(Ok(message));
+            }
+            sent.streams.push(down);
+        }
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
                 if let Some(Up::Report(report)) = message.kind {
