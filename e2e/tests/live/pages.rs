@@ -99,8 +99,11 @@ const UPGRADES: &[Block] = &[
             "kubectl -n selvage-system create secret tls shop-tls",
         )
     },
+    // the page of the tests has no token before, and former replicas answer for some seconds after `helm upgrade --wait`
     Block {
-        after: "token=$(kubectl -n selvage-system get secret page-token -o jsonpath='{.data.token}' | base64 -d)\n\
+        before: "former=$(kubectl -n selvage-system get pods -l app.kubernetes.io/component=operator -o name)",
+        after: "kubectl -n selvage-system wait --for=delete $former --timeout=2m\n\
+             token=$(kubectl -n selvage-system get secret page-token -o jsonpath='{.data.token}' | base64 -d)\n\
              status() { curl -s -o /dev/null -w '%{http_code}' --noproxy '*' \"$@\" http://$node:$page/api/functions; }\n\
              [ \"$(status -H \"Authorization: Bearer $token\")\" = 200 ] && [ \"$(status)\" = 401 ]",
         ..Block::of(

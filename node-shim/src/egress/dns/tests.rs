@@ -12,9 +12,8 @@ const SERVFAIL: u8 = 2;
 
 /// Starts a server. Returns a client of it, and the number of queries so far.
 async fn served(replies: Replies) -> (Resolver, Arc<AtomicUsize>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (socket, listener) = one_port().await;
     let address = socket.local_addr().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     tokio::spawn(async move {
@@ -39,6 +38,17 @@ async fn served(replies: Replies) -> (Resolver, Arc<AtomicUsize>) {
         }
     });
     (Resolver::new(vec![address]), asked)
+}
+
+/// Binds a port of UDP and the same one of TCP. What is free for one may be taken for the other, by a test beside this one.
+async fn one_port() -> (UdpSocket, TcpListener) {
+    loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        match TcpListener::bind(socket.local_addr().unwrap()).await {
+            Ok(listener) => return (socket, listener),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+    }
 }
 
 fn is_v4(query: &[u8]) -> bool {
