@@ -274,11 +274,6 @@ impl NodeApi for Service {
             ..Welcome::default()
         };
         let have = if resumed { hello.have } else { 0 };
-        let number = {
-            let mut hellos = state.hellos.lock();
-            hellos.push(hello);
-            hellos.len()
-        };
         {
             let mut sent = state.sent.lock();
             let first = sent.snapshot.iter().filter(|_| !resumed);
@@ -286,11 +281,16 @@ impl NodeApi for Service {
             let batches = first.chain(later).cloned().map(Down::Batch);
             for kind in [Down::Welcome(welcome)].into_iter().chain(batches) {
                 let message = OperatorMessage { kind: Some(kind) };
-                // nothing is sent on a stream that is lost already
-                let _ = down.try_send(Ok(message));
+                down.try_send(Ok(message))
+                    .expect("no test sends as many batches as the stream has room for");
             }
             sent.streams.push(down);
         }
+        let number = {
+            let mut hellos = state.hellos.lock();
+            hellos.push(hello);
+            hellos.len()
+        };
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
                 if let Some(Up::Report(report)) = message.kind {
